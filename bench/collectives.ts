@@ -1,0 +1,95 @@
+/**
+ * Latency and throughput of the `threads` transport: node dist/bench/collectives.js
+ *
+ * Prints medians over repeats as a Markdown table, with the machine named. Throughput is payload to other ranks, summed over
+ * ranks, by the time of the slowest rank. This module is both the recipe and the code each rank runs.
+ */
+import { availableParallelism, cpus } from 'node:os';
+import { performance } from 'node:perf_hooks';
+import { isMainThread } from 'node:worker_threads';
+import type { Communicator } from '../src/comm/communicator.ts';
+import { launchRanks } from '../src/comm/rank-group.ts';
+import type { RankContext, RankJob } from '../src/comm/rank-protocol.ts';
+
+const pairBytes = 2 ** 20;
+const repeats = 25;
+const smallCallsPerRepeat = 200;
+
+interface Measurement {
+  name: string;
+  /** Milliseconds per call, one entry per repeat. */
+  milliseconds: number[];
+  /** Payload this rank sent per call. */
+  bytes: number;
+}
+
+export function createRank({ communicator, size }: RankContext): RankJob<undefined, Measurement[]> {
+  const pages = Math.ceil((2 * size * pairBytes + 65536) / 65536);
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  communicator.attachMemory(memory);
+  const half = size * pairBytes;
+  const small = new Float32Array(memory.buffer, 2 * half, 2);
+  const send = new Uint8Array(memory.buffer, 0, half);
+  const receive = new Uint8Array(memory.buffer, half, half);
+  const counts = new Int32Array(size).fill(pairBytes);
+  const starts = Int32Array.from({ length: size }, (_, rank) => rank * pairBytes);
+  const floats = new Float32Array(memory.buffer, 0, half / 4);
+  const shard = new Float32Array(memory.buffer, half, pairBytes / 4);
+  const shardCounts = new Int32Array(size).fill(pairBytes / 4);
+  // Pages never written all map to one page of zeros, which would flatter every figure.
+  new Float32Array(memory.buffer).fill(1);
+  return () => [
+    measure(communicator, 'barrier', smallCallsPerRepeat, () => communicator.barrier()),
+    measure(communicator, 'all-reduce 8 B', smallCallsPerRepeat, () => communicator.allReduce(small, 'control')),
+    measure(communicator, 'all-to-all 1 MiB per pair', 1, () =>
+      communicator.allToAll(send, counts, starts, receive, counts, starts, 'control'),
+    ),
+    measure(communicator, 'reduce-scatter 1 MiB per shard', 1, () =>
+      communicator.reduceScatter(floats, shardCounts, shard, 'control'),
+    ),
+    measure(communicator, 'all-reduce 1 MiB per shard', 1, () => communicator.allReduce(floats, 'control')),
+  ];
+}
+
+function measure(communicator: Communicator, name: string, calls: number, call: () => void): Measurement {
+  const milliseconds: number[] = [];
+  let bytes = 0;
+  const warmUps = 5;
+  for (let repeat = -warmUps; repeat < repeats; repeat++) {
+    communicator.barrier();
+    const before = communicator.counters.bytes.control;
+    const started = performance.now();
+    for (let i = 0; i < calls; i++) call();
+    if (repeat >= 0) milliseconds.push((performance.now() - started) / calls);
+    bytes = (communicator.counters.bytes.control - before) / calls;
+  }
+  return { name, milliseconds, bytes };
+}
+
+function median(values: number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+async function main(): Promise<void> {
+  console.log(`${cpus()[0].model}, ${availableParallelism()} cores, Node.js ${process.version}\n`);
+  console.log('| ranks | collective | median | MiB/s |\n|---|---|---|---|');
+  for (const size of [2, 4, 8]) {
+    const group = await launchRanks<undefined, Measurement[]>({
+      size,
+      entry: new URL(import.meta.url),
+    });
+    const reports = await group.run(undefined);
+    await group.close();
+    for (const [index, { name }] of reports[0].entries()) {
+      const ranks = reports.map((report) => report[index]);
+      const slowest = ranks[0].milliseconds.map((_, i) => Math.max(...ranks.map((rank) => rank.milliseconds[i])));
+      const milliseconds = median(slowest);
+      const bytes = ranks.reduce((sum, rank) => sum + rank.bytes, 0);
+      const time = milliseconds < 1 ? `${(milliseconds * 1000).toFixed(1)} us` : `${milliseconds.toFixed(2)} ms`;
+      const rate = bytes < 2 ** 20 ? '' : (bytes / 2 ** 20 / (milliseconds / 1000)).toFixed(0);
+      console.log(`| ${size} | ${name} | ${time} | ${rate} |`);
+    }
+  }
+}
+
+if (isMainThread) await main();

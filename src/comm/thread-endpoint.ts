@@ -1,0 +1,136 @@
+/**
+ * One rank's end of the `threads` transport, shared by every communicator the rank takes part in: its doorbell,
+ * its requests in flight, its ports to the peers and the peers' memories.
+ */
+import { performance } from 'node:perf_hooks';
+import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
+import { SmoeError } from '../errors.ts';
+import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
+import type { TrafficCounters } from './communicator.ts';
+import { DoorbellWord, doorbellAt } from './control-area.ts';
+import { abortGroup, ringDoorbell, throwIfAborted, type AbortCode } from './group-state.ts';
+
+/** What a rank needs to reach its peers; made by the launcher, handed over at the start of the worker. */
+export interface ThreadWiring {
+  rank: number;
+  size: number;
+  group: Int32Array<SharedArrayBuffer>;
+  /** Channel area of the root communicator. */
+  channel: Int32Array<SharedArrayBuffer>;
+  /** One port per peer; undefined for the rank itself. */
+  ports: (MessagePort | undefined)[];
+}
+
+/** Something that gets on whenever the rank looks after its communication. */
+export interface Progressing {
+  /** Does what can be done without blocking; true once complete. */
+  advance(): boolean;
+}
+
+export class ThreadEndpoint {
+  readonly rank: number;
+  readonly size: number;
+  readonly counters: TrafficCounters = emptyCounters();
+  /** This rank's attached memory. */
+  buffer: SharedArrayBuffer | undefined;
+  /** Whole memories by rank; empty before `exchangeMemories`. */
+  readonly memoryBytes: Uint8Array[] = [];
+  readonly memoryFloats: Float32Array[] = [];
+  private readonly group: Int32Array<SharedArrayBuffer>;
+  private readonly ports: (MessagePort | undefined)[];
+  private readonly doorbell: number;
+  private readonly inFlight: Progressing[] = [];
+
+  constructor(wiring: ThreadWiring) {
+    this.rank = wiring.rank;
+    this.size = wiring.size;
+    this.group = wiring.group;
+    this.ports = wiring.ports;
+    this.doorbell = doorbellAt(wiring.rank);
+  }
+
+  /** True once every request started by this rank is complete. */
+  get idle(): boolean {
+    return this.inFlight.length === 0;
+  }
+
+  track(request: Progressing): void {
+    this.inFlight.push(request);
+  }
+
+  /** Advances every request in flight, whichever communicator it belongs to. */
+  progress(): void {
+    throwIfAborted(this.group);
+    const { inFlight } = this;
+    let kept = 0;
+    for (let i = 0; i < inFlight.length; i++) {
+      const request = inFlight[i];
+      if (!request.advance()) inFlight[kept++] = request;
+    }
+    inFlight.length = kept;
+  }
+
+  /**
+   * Sleeps until `condition` holds, making progress on all requests at every ring, and counts the time. The doorbell is read before the
+   * condition, so a change between the two ends the sleep at once.
+   */
+  sleepUntil(condition: () => boolean): void {
+    const { group, doorbell } = this;
+    const bell = doorbell + DoorbellWord.bell;
+    const sleeping = doorbell + DoorbellWord.sleeping;
+    const started = performance.now();
+    for (;;) {
+      const rings = Atomics.load(group, bell);
+      this.progress();
+      if (condition()) break;
+      Atomics.store(group, sleeping, 1);
+      Atomics.wait(group, bell, rings);
+      Atomics.store(group, sleeping, 0);
+    }
+    this.counters.waitMs += performance.now() - started;
+  }
+
+  ring(rank: number): void {
+    ringDoorbell(this.group, rank);
+  }
+
+  /** Aborts the group; its ranks throw `code` with `message` from their next look at communication. */
+  abort(code: AbortCode, message: string): void {
+    abortGroup(this.group, this.size, code, message);
+  }
+
+  /** Aborts the group because its ranks disagree, and throws the reason all of them get. */
+  refuse(message: string): never {
+    this.abort('COMM_MISMATCH', message);
+    throwIfAborted(this.group);
+    throw new SmoeError('COMM_MISMATCH', message);
+  }
+
+  /** Sends shared memory to a peer and wakes it. */
+  sendBuffer(rank: number, buffer: SharedArrayBuffer): void {
+    this.ports[rank]?.postMessage(buffer);
+    this.ring(rank);
+  }
+
+  /** Waits for the next shared memory a peer sent, without an event loop turn. */
+  receiveBuffer(rank: number): SharedArrayBuffer {
+    const port = this.ports[rank];
+    if (port === undefined) throw new SmoeError('INTERNAL', `rank ${this.rank} has no port to rank ${rank}`);
+    let received: { message: SharedArrayBuffer } | undefined;
+    this.sleepUntil(() => (received = receiveMessageOnPort(port)) !== undefined);
+    return received!.message;
+  }
+
+  /** Collective over the group: learns every rank's memory. */
+  exchangeMemories(memory: WebAssembly.Memory): void {
+    this.buffer = sharedBufferOf(memory);
+    for (let rank = 0; rank < this.size; rank++) {
+      if (rank !== this.rank) this.sendBuffer(rank, this.buffer);
+    }
+    for (let rank = 0; rank < this.size; rank++) {
+      const buffer = rank === this.rank ? this.buffer : this.receiveBuffer(rank);
+      this.memoryBytes.push(new Uint8Array(buffer));
+      this.memoryFloats.push(new Float32Array(buffer));
+    }
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * The collectives of the `threads` transport as requests that advance step by step. Each has posted a descriptor
+ * when it is made; from then on peers read its payload, straight from the rank's memory or, when it is small, from
+ * the descriptor.
+ */
+import type { CommunicationRequest } from './communicator.ts';
+import { DescriptorWord, inlineBytes } from './control-area.ts';
+import type { ThreadChannel } from './thread-channel.ts';
+import type { Progressing } from './thread-endpoint.ts';
+
+export const operations = [
+  'barrier',
+  'broadcast',
+  'all-gather',
+  'all-to-all',
+  'reduce-scatter',
+  'all-reduce',
+  'all-reduce-maximum',
+  'split',
+  'attach memory',
+  'end of job',
+] as const;
+export type Operation = (typeof operations)[number];
+
+/** Payloads of at least this many bytes wake the peers at once, so that early ranks copy while late ones compute. */
+const earlyBytes = 65536;
+const noPayload: Uint8Array = new Uint8Array(0);
+
+export interface ThreadRequestOptions {
+  operation: Operation;
+  /** What peers may read. */
+  payload?: ArrayBufferView;
+  /** A number all ranks must give alike. */
+  parameter?: number;
+}
+
+/** A collective that needs nothing but every rank's descriptor; the others build on it. */
+export class ThreadRequest implements CommunicationRequest, Progressing {
+  protected readonly channel: ThreadChannel;
+  protected readonly sequence: number;
+  protected readonly operation: Operation;
+  /** Word index of this rank's descriptor. */
+  protected readonly descriptor: number;
+  private readonly target: number;
+  private readonly parameter: number;
+  /** Peers need nothing from this rank's memory. */
+  private readonly inline: boolean;
+  private finished = false;
+  private complete = false;
+
+  constructor(channel: ThreadChannel, options: ThreadRequestOptions) {
+    const { operation, payload = noPayload, parameter = 0 } = options;
+    const sequence = channel.claim();
+    this.channel = channel;
+    this.sequence = sequence;
+    this.target = channel.targetOf(sequence);
+    this.operation = operation;
+    this.parameter = parameter;
+    this.inline = payload.byteLength <= inlineBytes;
+    this.descriptor = channel.descriptorAt(sequence, channel.rank);
+    const { words, layout } = channel;
+    words[this.descriptor + DescriptorWord.operation] = operations.indexOf(operation);
+    words[this.descriptor + DescriptorWord.parameter] = parameter;
+    words[this.descriptor + DescriptorWord.length] = payload.byteLength;
+    words[this.descriptor + DescriptorWord.inline] = this.inline ? 1 : 0;
+    if (this.inline) {
+      const at = (this.descriptor + layout.inlinePayload) * words.BYTES_PER_ELEMENT;
+      channel.bytes.set(new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength), at);
+    } else {
+      words[this.descriptor + DescriptorWord.address] = payload.byteOffset;
+      channel.wantEnd(sequence);
+    }
+  }
+
+  /** Posts the descriptor, which the constructors have filled in. */
+  start(): this {
+    this.channel.publish(this.sequence, this.payloadLength(this.channel.rank) >= earlyBytes);
+    this.channel.endpoint.track(this);
+    return this;
+  }
+
+  test(): boolean {
+    if (!this.complete) this.channel.endpoint.progress();
+    return this.complete;
+  }
+
+  wait(): void {
+    if (!this.complete) this.channel.endpoint.sleepUntil(() => this.complete);
+  }
+
+  advance(): boolean {
+    if (!this.finished && this.proceed()) {
+      this.finished = true;
+      this.channel.publishFinished(this.sequence);
+    }
+    this.complete = this.finished && (this.inline || this.channel.allFinished(this.sequence, this.target));
+    return this.complete;
+  }
+
+  /** Does what can be done now; true once this rank needs nothing more from its peers. */
+  protected proceed(): boolean {
+    return this.allAgree();
+  }
+
+  /** Whether every rank has posted; refuses ranks that are at another operation. */
+  protected allAgree(): boolean {
+    const { channel } = this;
+    if (!channel.allArrived(this.sequence, this.target)) return false;
+    for (let peer = 0; peer < channel.size; peer++) this.checkPeer(peer);
+    return true;
+  }
+
+  /** Refuses a peer, which has posted, when it is at another operation. */
+  protected checkPeer(peer: number): void {
+    const { words } = this.channel;
+    const at = this.channel.descriptorAt(this.sequence, peer);
+    const operation = operations[words[at + DescriptorWord.operation]];
+    const parameter = words[at + DescriptorWord.parameter];
+    if (operation === this.operation && parameter === this.parameter) return;
+    const described = (name: string, value: number): string =>
+      name === 'broadcast' ? `broadcast from rank ${this.rankName(value)}` : name;
+    this.refuse(
+      operation === this.operation && operation !== 'broadcast'
+        ? `${operation}: rank ${this.rankName(peer)} gives ${parameter}, rank ${this.ownName} ${this.parameter}`
+        : `rank ${this.rankName(peer)} is at ${described(operation, parameter)} while rank ${this.ownName} is at ` +
+            described(this.operation, this.parameter),
+    );
+  }
+
+  /** Refuses a peer whose payload has not the length of this rank's. */
+  protected checkLength(peer: number): void {
+    const own = this.payloadLength(this.channel.rank);
+    const theirs = this.payloadLength(peer);
+    if (theirs === own) return;
+    this.refuse(`${this.operation}: rank ${this.rankName(peer)} gives ${theirs} bytes, rank ${this.ownName} ${own}`);
+  }
+
+  protected payloadLength(peer: number): number {
+    return this.channel.words[this.channel.descriptorAt(this.sequence, peer) + DescriptorWord.length] >>> 0;
+  }
+
+  protected isInline(peer: number): boolean {
+    return this.channel.words[this.channel.descriptorAt(this.sequence, peer) + DescriptorWord.inline] === 1;
+  }
+
+  /** Byte address of a peer's payload, in its memory or, when inline, in the channel area. */
+  protected payloadAddress(peer: number): number {
+    const at = this.channel.descriptorAt(this.sequence, peer);
+    if (this.isInline(peer)) return (at + this.channel.layout.inlinePayload) * Int32Array.BYTES_PER_ELEMENT;
+    return this.channel.words[at + DescriptorWord.address] >>> 0;
+  }
+
+  /** Copies part of a peer's payload to a byte address in this rank's memory. */
+  protected copyFrom(peer: number, offset: number, length: number, to: number): void {
+    if (length === 0) return;
+    const { endpoint, members, rank } = this.channel;
+    const inline = this.isInline(peer);
+    const from = this.payloadAddress(peer) + offset;
+    if (peer === rank && from === to && !inline) return;
+    const source = inline ? this.channel.bytes : endpoint.memoryBytes[members[peer]];
+    endpoint.memoryBytes[endpoint.rank].set(source.subarray(from, from + length), to);
+  }
+
+  protected refuse(message: string): never {
+    const { members, size, endpoint } = this.channel;
+    const where = size === endpoint.size ? '' : ` (communicator of ranks ${members.join(', ')})`;
+    return endpoint.refuse(message + where);
+  }
+
+  /** Rank in the group, the name a user knows. */
+  protected rankName(peer: number): number {
+    return this.channel.members[peer] ?? peer;
+  }
+
+  protected get ownName(): number {
+    return this.channel.endpoint.rank;
+  }
+}
