@@ -1,0 +1,130 @@
+import type { Purpose } from '../comm/communicator.ts';
+import type { Plan, PredictorName } from '../plan/plan.ts';
+import type { RoutingRecord } from '../schedule/routing-observer.ts';
+import type { RoutingTrace } from '../trace/routing-trace.ts';
+
+/** Ranks = expert-parallel degree = dataParallel * tensorParallel; rank = dataParallelRank * tensorParallel + tensorParallelRank. */
+export interface Layout {
+  dataParallel: number;
+  tensorParallel: number;
+}
+
+export const scheduleNames = ['deepspeed-moe', 'alltoallv', 'dedup', 'speculative'] as const;
+export type ScheduleName = (typeof scheduleNames)[number];
+
+export interface SamplingOptions {
+  /** 0 = greedy. */
+  temperature: number;
+  topP: number;
+  /** 0 = all. */
+  topK: number;
+  seed: number;
+}
+
+export interface GenerationRequest {
+  /** Prompt token ids, at least one. */
+  tokens: Int32Array;
+  maxNewTokens: number;
+  sampling: SamplingOptions;
+  /** Stop strings, matched on decoded text; the match is not part of the output. */
+  stopStrings: string[];
+  /** Go on after an end token (benchmarks). */
+  ignoreEnd: boolean;
+  /** Free label, such as the domain of a prompt. */
+  label: string;
+}
+
+export interface SessionOptions {
+  modelDirectory: string;
+  layout: Layout;
+  plan: Plan;
+  transport: 'threads';
+  /** Most tokens one step computes per data-parallel group; longer prompts are prefilled in chunks. */
+  maximumStepTokens: number;
+  /** Positions of KV cache per data-parallel group, all sequences together. */
+  cachePositions: number;
+}
+
+/** Which positions' logits to keep: none, those sampled from, or every position of prompts and outputs. */
+export type LogitsKept = 'none' | 'sampled' | 'all';
+
+export interface RunOptions {
+  schedule: ScheduleName;
+  predictor: PredictorName;
+  requests: GenerationRequest[];
+  logits: LogitsKept;
+  recordRouting: boolean;
+  /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
+  placement?: Int32Array;
+  /** Called as tokens are made, in order within a request. */
+  onToken?: (event: TokenEvent) => void;
+  signal?: AbortSignal;
+}
+
+export interface TokenEvent {
+  request: number;
+  token: number;
+  /** Index among the request's generated tokens. */
+  index: number;
+  finishReason: FinishReason | undefined;
+  step: StepRecord;
+}
+
+export type FinishReason = 'length' | 'end' | 'stop';
+
+/** One engine step, maxima over ranks for times, sums over ranks for bytes. */
+export interface StepRecord {
+  phase: 'prefill' | 'decode' | 'mixed';
+  tokens: number;
+  milliseconds: number;
+  computeMs: number;
+  communicationMs: number;
+  bytes: Record<Purpose, number>;
+}
+
+export interface RequestOutput {
+  tokens: number[];
+  finishReason: FinishReason;
+  dataParallelRank: number;
+  ttftMs: number;
+  /** Mean time per output token after the first; NaN for one token. */
+  tpotMs: number;
+  e2eMs: number;
+}
+
+export interface RunReport {
+  outputs: RequestOutput[];
+  bytes: Record<Purpose, number> & { total: number };
+  messages: number;
+  localActivationRate: number;
+  remoteDevicesPerToken: number;
+  /** Largest / mean expert rows computed per rank, mean over layers. */
+  loadImbalance: number;
+  /** Of tokens placed by prediction, share whose device was really needed; NaN without prediction. */
+  recall: number;
+  /** Per MoE layer. */
+  layers: { localActivationRate: number; remoteDevicesPerToken: number; loadImbalance: number; recall: number }[];
+  promptTokens: number;
+  generatedTokens: number;
+  wallMs: number;
+  steps: StepRecord[];
+  /** SHA-256 over all output token ids (int32 little-endian, requests in order, each ended by -1). */
+  outputSha256: string;
+  /** SHA-256 over kept logits (float32 little-endian), requests in order, positions ascending; empty when none kept. */
+  logitsSha256: string;
+  /** [keptPositions][vocabulary], same order; undefined when none kept. */
+  logits: Float32Array | undefined;
+  /** Request and position of each kept row. */
+  logitsRows: { request: number; position: number }[];
+  trace: RoutingTrace | undefined;
+  /** Raw record behind `trace`, with each token's home rank and step; see schedule/routing-observer.ts. */
+  routing: RoutingRecord | undefined;
+}
+
+/** Ranks that hold one model under one plan and layout, ready to run jobs one after another. */
+export interface Session {
+  readonly options: SessionOptions;
+  run(options: RunOptions): Promise<RunReport>;
+  /** Ends every rank; safe to call twice. */
+  close(): Promise<void>;
+}

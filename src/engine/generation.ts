@@ -1,0 +1,202 @@
+import { purposes, type Communicator, type Purpose } from '../comm/communicator.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
+import type { RoutingObserver } from '../schedule/routing-observer.ts';
+import type { MoeSchedule } from '../schedule/schedule.ts';
+import type { FinishReason } from './api.ts';
+import { Batcher, type PlannedStep, type Sequence } from './batcher.ts';
+import type { PageCache } from './page-cache.ts';
+import type { Partition } from './partition.ts';
+import type { TransformerBuffers } from './rank-buffers.ts';
+import type { RankEvent, RankJob, RankOutput, RankReport, RankStep } from './rank-protocol.ts';
+import { StopWatcher } from './stop-strings.ts';
+import type { TokenSampler, VocabularyRange } from './token-sampler.ts';
+import type { Transformer } from './transformer.ts';
+
+/** The parts of a rank that a run needs. */
+export interface GenerationParts {
+  world: Communicator;
+  part: Partition;
+  cache: PageCache;
+  memory: WebAssembly.Memory;
+  buffers: TransformerBuffers;
+  transformer: Transformer;
+  sampler: TokenSampler;
+  vocabulary: VocabularyRange;
+  vocabularySize: number;
+  stepTokens: number;
+  endTokenIds: number[];
+  /** Loaded on first use, for stop strings. */
+  tokenizer(): Tokenizer;
+  observer: RoutingObserver;
+  emit(event: RankEvent): void;
+}
+
+/** Runs a job on this rank: steps until every group has finished. */
+export class Generation {
+  readonly #parts: GenerationParts;
+  readonly #job: RankJob;
+  readonly #schedule: MoeSchedule;
+  readonly #integers: Int32Array;
+  readonly #batcher: Batcher;
+  readonly #outputs: Map<number, RankOutput>;
+  readonly #stops: Map<number, StopWatcher>;
+  readonly #steps: RankStep[];
+  #startedAt: number;
+
+  constructor(parts: GenerationParts, job: RankJob, schedule: MoeSchedule) {
+    this.#parts = parts;
+    this.#job = job;
+    this.#schedule = schedule;
+    this.#integers = new Int32Array(parts.memory.buffer);
+    this.#outputs = new Map();
+    this.#stops = new Map();
+    this.#steps = [];
+    this.#startedAt = 0;
+    const waiting = job.requests.flatMap((options, request) =>
+      job.placement[request] === parts.part.dataParallelRank
+        ? [
+            {
+              request,
+              options,
+              tokens: [...options.tokens],
+              computed: 0,
+              generated: 0,
+              firstRecordRow: job.firstRecordRow[request]!,
+              finishReason: undefined,
+            },
+          ]
+        : [],
+    );
+    for (const { request, options } of waiting) {
+      this.#outputs.set(request, { request, tokens: [], finishReason: 'length', tokenMs: [] });
+      if (options.stopStrings.length > 0) this.#stops.set(request, new StopWatcher(parts.tokenizer(), options.stopStrings));
+    }
+    this.#batcher = new Batcher(waiting, parts.cache, this.#integers, parts.stepTokens);
+  }
+
+  run(): RankReport {
+    const { world, observer, part } = this.#parts;
+    const before = snapshot(world);
+    observer.reset(this.#job.routing);
+    world.barrier();
+    this.#startedAt = performance.now();
+    for (let index = 0; ; index++) {
+      const start = performance.now();
+      const traffic = snapshot(world);
+      const step = this.#batcher.next();
+      if (!this.#anyGroupActive(step.batch.tokens)) break;
+      observer.step = index;
+      this.#parts.transformer.forward(step.batch, this.#schedule);
+      this.#batcher.advance(step);
+      const finished = this.#sample(step, index);
+      const record = difference(traffic, snapshot(world), start, step, part.tensorParallel);
+      this.#steps.push(record);
+      if (this.#job.streaming) this.#parts.emit({ type: 'step', rank: world.rank, index, step: record });
+      for (const sequence of finished) this.#batcher.finish(sequence);
+    }
+    const after = snapshot(world);
+    return {
+      outputs: part.tensorParallelRank === 0 ? [...this.#outputs.values()] : [],
+      steps: this.#steps,
+      bytes: subtract(before.bytes, after.bytes),
+      messages: after.messages - before.messages,
+      statistics: observer.statistics.slice(),
+      wallMs: performance.now() - this.#startedAt,
+    };
+  }
+
+  /** Groups step together; with one group no message is needed. */
+  #anyGroupActive(tokens: number): boolean {
+    const { world, part, buffers, memory } = this.#parts;
+    if (part.ranks === part.tensorParallel) return tokens > 0;
+    const own = buffers.activity + part.ranks * 4;
+    this.#integers[own / 4] = tokens;
+    const bytes = part.ranks * 4;
+    const counts = new Int32Array(part.ranks).fill(4);
+    world.allGather(new Uint8Array(memory.buffer, own, 4), new Uint8Array(memory.buffer, buffers.activity, bytes), counts, 'control');
+    return new Int32Array(memory.buffer, buffers.activity, part.ranks).some((active) => active > 0);
+  }
+
+  /** Logits of the rows that need them, next tokens, ends. Returns the sequences that have finished. */
+  #sample(step: PlannedStep, index: number): Sequence[] {
+    const { transformer, sampler, buffers, endTokenIds } = this.#parts;
+    const everyRow = this.#job.logits?.kept === 'all';
+    const rows = everyRow ? step.rowSequence.map((_, row) => row) : step.sampled.map(({ row }) => row);
+    if (rows.length === 0) return [];
+    this.#integers.set(rows, buffers.logitsRows / 4);
+    const logits = transformer.logits(buffers.logitsRows, rows.length);
+    this.#keepLogits(step, rows, logits);
+    const entries = step.sampled.map(({ row, sequence }, i) => ({ row: everyRow ? row : i, sequence }));
+    if (entries.length === 0) return [];
+    const tokens = sampler.sample(logits, entries);
+    const now = performance.now() - this.#startedAt;
+    const finished: Sequence[] = [];
+    step.sampled.forEach(({ sequence }, i) => {
+      const token = tokens[i]!;
+      const output = this.#outputs.get(sequence.request)!;
+      sequence.tokens.push(token);
+      sequence.generated++;
+      output.tokens.push(token);
+      output.tokenMs.push(now);
+      const reason = this.#finishReason(sequence, token, endTokenIds);
+      sequence.finishReason = reason;
+      if (reason !== undefined) {
+        output.finishReason = reason;
+        finished.push(sequence);
+      }
+      if (this.#job.streaming && this.#parts.part.tensorParallelRank === 0) {
+        const event = { request: sequence.request, token, generated: sequence.generated - 1, finishReason: reason };
+        this.#parts.emit({ type: 'token', index, ...event });
+      }
+    });
+    return finished;
+  }
+
+  #finishReason(sequence: Sequence, token: number, endTokenIds: number[]): FinishReason | undefined {
+    if (!sequence.options.ignoreEnd && endTokenIds.includes(token)) return 'end';
+    if (this.#stops.get(sequence.request)?.push(token) === true) return 'stop';
+    return sequence.generated >= sequence.options.maxNewTokens ? 'length' : undefined;
+  }
+
+  /** Copies this rank's columns of kept rows to the shared record. */
+  #keepLogits(step: PlannedStep, rows: number[], logits: number): void {
+    const record = this.#job.logits;
+    if (record === undefined) return;
+    const { vocabulary, vocabularySize, memory } = this.#parts;
+    const floats = new Float32Array(memory.buffer);
+    rows.forEach((row, i) => {
+      const sequence = step.rowSequence[row]!;
+      const position = step.batch.positions[row]!;
+      const kept = record.kept === 'all' ? position : position - (sequence.options.tokens.length - 1);
+      const target = (record.firstRow[sequence.request]! + kept) * vocabularySize;
+      const source = logits / 4 + i * vocabularySize;
+      record.values.set(floats.subarray(source + vocabulary.first, source + vocabulary.end), target + vocabulary.first);
+    });
+  }
+}
+
+interface Snapshot {
+  bytes: Record<Purpose, number>;
+  messages: number;
+  waitMs: number;
+}
+
+function snapshot(world: Communicator): Snapshot {
+  const { bytes, messages, waitMs } = world.counters;
+  return { bytes: { ...bytes }, messages: purposes.reduce((sum, purpose) => sum + messages[purpose], 0), waitMs };
+}
+
+function subtract(before: Record<Purpose, number>, after: Record<Purpose, number>): Record<Purpose, number> {
+  return Object.fromEntries(purposes.map((purpose) => [purpose, after[purpose] - before[purpose]])) as Record<Purpose, number>;
+}
+
+function difference(before: Snapshot, after: Snapshot, start: number, step: PlannedStep, groupRanks: number): RankStep {
+  return {
+    tokens: step.batch.tokens,
+    groupRanks,
+    prefillTokens: step.prefillTokens,
+    milliseconds: performance.now() - start,
+    waitMs: after.waitMs - before.waitMs,
+    bytes: subtract(before.bytes, after.bytes),
+  };
+}

@@ -1,0 +1,71 @@
+import type { Purpose } from '../comm/communicator.ts';
+import type { Plan, PredictorName } from '../plan/plan.ts';
+import type { RoutingRecord } from '../schedule/routing-observer.ts';
+import type { FinishReason, GenerationRequest, Layout, LogitsKept, ScheduleName } from './api.ts';
+
+/** What a rank is started with. */
+export interface RankData {
+  modelDirectory: string;
+  layout: Layout;
+  plan: Plan;
+  stepTokens: number;
+  cachePositions: number;
+}
+
+/** Kept logits of a run, in memory shared by all ranks; each tensor rank writes its columns. */
+export interface LogitsRecord {
+  kept: Exclude<LogitsKept, 'none'>;
+  /** [rows][V] */
+  values: Float32Array;
+  /** [request] first row. */
+  firstRow: Int32Array;
+}
+
+/** One run, the same for every rank. */
+export interface RankJob {
+  schedule: ScheduleName;
+  predictor: PredictorName;
+  requests: GenerationRequest[];
+  /** [request] data-parallel rank. */
+  placement: Int32Array;
+  /** [request] first row in the routing record; every request has prompt + maxNewTokens rows. */
+  firstRecordRow: Int32Array;
+  routing: RoutingRecord | undefined;
+  logits: LogitsRecord | undefined;
+  /** Emit events while running. */
+  streaming: boolean;
+}
+
+/** One step as one rank saw it. */
+export interface RankStep {
+  /** Tokens of this rank's group, and the number of tensor ranks that report the same ones. */
+  tokens: number;
+  groupRanks: number;
+  prefillTokens: number;
+  milliseconds: number;
+  waitMs: number;
+  bytes: Record<Purpose, number>;
+}
+
+export interface RankOutput {
+  request: number;
+  tokens: number[];
+  finishReason: FinishReason;
+  /** Milliseconds since the run began, per generated token. */
+  tokenMs: number[];
+}
+
+export interface RankReport {
+  /** Only from tensor rank 0 of each group. */
+  outputs: RankOutput[];
+  steps: RankStep[];
+  bytes: Record<Purpose, number>;
+  messages: number;
+  /** [L][statisticFields] */
+  statistics: Float64Array;
+  wallMs: number;
+}
+
+export type RankEvent =
+  | { type: 'step'; rank: number; index: number; step: RankStep }
+  | { type: 'token'; index: number; request: number; token: number; generated: number; finishReason: FinishReason | undefined };

@@ -1,0 +1,306 @@
+import { createHash } from 'node:crypto';
+import { purposes, type Purpose } from '../comm/communicator.ts';
+import { launchRanks, type RankGroup } from '../comm/rank-group.ts';
+import { ExitStatus, SmoeError } from '../errors.ts';
+import { openCheckpoint } from '../model/checkpoint.ts';
+import type { ModelConfig } from '../model/config.ts';
+import { fingerprint as fingerprintOf } from '../model/fingerprint.ts';
+import { assertPlanFits } from '../plan/fit.ts';
+import { RequestPlacer } from '../predict/placement.ts';
+import { statisticFields, type RoutingRecord, type StatisticField } from '../schedule/routing-observer.ts';
+import type {
+  GenerationRequest,
+  RequestOutput,
+  RunOptions,
+  RunReport,
+  Session,
+  SessionOptions,
+  StepRecord,
+  TokenEvent,
+} from './api.ts';
+import { assertLayoutFits } from './partition.ts';
+import { pagesFor } from './page-cache.ts';
+import type { LogitsRecord, RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
+import { traceFromRecord } from './routing-trace-builder.ts';
+
+/**
+ * Checks model, layout and plan, then starts one rank per device of the layout. Everything that can be refused is refused
+ * before a rank is started.
+ */
+export async function openSession(options: SessionOptions): Promise<Session> {
+  const checkpoint = openCheckpoint(options.modelDirectory);
+  const fingerprint = fingerprintOf(checkpoint);
+  const { config } = checkpoint;
+  checkpoint.close();
+  assertLayoutFits(config, options.layout);
+  const ranks = options.layout.dataParallel * options.layout.tensorParallel;
+  assertPlanFits(options.plan, {
+    modelFingerprint: fingerprint,
+    layers: config.layers,
+    experts: config.experts,
+    topK: config.topK,
+    vocabularySize: config.vocabularySize,
+    ranks,
+  });
+  const data: RankData = {
+    modelDirectory: options.modelDirectory,
+    layout: options.layout,
+    plan: options.plan,
+    stepTokens: options.maximumStepTokens,
+    cachePositions: options.cachePositions,
+  };
+  let onEvent: (event: RankEvent) => void = () => {};
+  const group = await launchRanks<RankJob, RankReport, RankEvent>({
+    size: ranks,
+    entry: new URL(import.meta.url.endsWith('.ts') ? './rank.ts' : './rank.js', import.meta.url),
+    data,
+    onEvent: (event) => onEvent(event),
+  });
+  return new ThreadSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
+}
+
+class ThreadSession implements Session {
+  readonly options: SessionOptions;
+  readonly #config: ModelConfig;
+  readonly #fingerprint: string;
+  readonly #group: RankGroup<RankJob, RankReport>;
+  readonly #listen: (listener: (event: RankEvent) => void) => void;
+
+  constructor(
+    options: SessionOptions,
+    config: ModelConfig,
+    fingerprint: string,
+    group: RankGroup<RankJob, RankReport>,
+    listen: (listener: (event: RankEvent) => void) => void,
+  ) {
+    this.options = options;
+    this.#config = config;
+    this.#fingerprint = fingerprint;
+    this.#group = group;
+    this.#listen = listen;
+  }
+
+  async run(options: RunOptions): Promise<RunReport> {
+    const { requests } = options;
+    requests.forEach((request, i) => this.#assertRequestFits(request, i));
+    const job = this.#job(options);
+    if (options.onToken !== undefined) this.#listen(tokenForwarder(this.#group.size, options.onToken));
+    try {
+      const reports = await this.#group.run(job, options.signal === undefined ? {} : { signal: options.signal });
+      return this.#report(options, job, reports);
+    } finally {
+      this.#listen(() => {});
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#group.close();
+  }
+
+  #assertRequestFits(request: GenerationRequest, index: number): void {
+    const refuse = (code: string, message: string, hint: string): never => {
+      throw new SmoeError(code, `request ${index}: ${message}`, { hint, exitStatus: ExitStatus.usage });
+    };
+    const { tokens, maxNewTokens } = request;
+    const { vocabularySize, maximumPositions } = this.#config;
+    if (tokens.length === 0) refuse('PROMPT_EMPTY', 'the prompt has no tokens', 'give at least one token of text');
+    const bad = tokens.findIndex((token) => token < 0 || token >= vocabularySize);
+    if (bad !== -1) {
+      refuse('PROMPT_TOKEN', `token ${tokens[bad]} at position ${bad} is outside the vocabulary of ${vocabularySize}`, 'use the model’s own tokenizer');
+    }
+    if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
+      refuse('REQUEST_LENGTH', `${maxNewTokens} new tokens were asked for`, 'ask for at least 1');
+    }
+    if (tokens.length + maxNewTokens > maximumPositions) {
+      refuse(
+        'PROMPT_TOO_LONG',
+        `${tokens.length} prompt tokens and ${maxNewTokens} new ones exceed the model's context of ${maximumPositions}`,
+        'shorten the prompt or ask for fewer new tokens',
+      );
+    }
+    if (pagesFor(tokens.length + maxNewTokens) > pagesFor(this.options.cachePositions)) {
+      refuse('PROMPT_TOO_LONG', `needs more than the ${this.options.cachePositions} cache positions of this session`, 'open it with more');
+    }
+  }
+
+  #job(options: RunOptions): RankJob {
+    const { requests } = options;
+    const { layers, topK, vocabularySize } = this.#config;
+    const firstRecordRow = new Int32Array(requests.length);
+    let rows = 0;
+    requests.forEach((request, i) => {
+      firstRecordRow[i] = rows;
+      rows += request.tokens.length + request.maxNewTokens;
+    });
+    const routing: RoutingRecord | undefined = options.recordRouting
+      ? {
+          experts: new Uint16Array(new SharedArrayBuffer(rows * layers * topK * 2)),
+          weights: new Float32Array(new SharedArrayBuffer(rows * layers * topK * 4)),
+          homes: new Uint8Array(new SharedArrayBuffer(rows * layers)),
+          steps: new Int32Array(new SharedArrayBuffer(rows * 4)).fill(-1),
+        }
+      : undefined;
+    const placement = options.placement ?? this.#placement(options);
+    return {
+      schedule: options.schedule,
+      predictor: options.predictor,
+      requests,
+      placement,
+      firstRecordRow,
+      routing,
+      logits: options.logits === 'none' ? undefined : logitsRecord(options.logits, requests, vocabularySize),
+      streaming: options.onToken !== undefined,
+    };
+  }
+
+  /** Round robin, or by expert affinity under `speculative`. */
+  #placement({ schedule, requests }: RunOptions): Int32Array {
+    const { dataParallel } = this.options.layout;
+    if (schedule !== 'speculative' || dataParallel === 1) return Int32Array.from(requests, (_, i) => i % dataParallel);
+    const placer = new RequestPlacer(this.options.plan, dataParallel);
+    return Int32Array.from(requests, (request) => placer.place(request.tokens));
+  }
+
+  #report(options: RunOptions, job: RankJob, reports: RankReport[]): RunReport {
+    const { requests } = options;
+    const outputs: RequestOutput[] = [];
+    for (const report of reports) {
+      for (const { request, tokens, finishReason, tokenMs } of report.outputs) {
+        const last = tokenMs.at(-1)!;
+        outputs[request] = {
+          tokens,
+          finishReason,
+          dataParallelRank: job.placement[request]!,
+          ttftMs: tokenMs[0]!,
+          tpotMs: tokenMs.length > 1 ? (last - tokenMs[0]!) / (tokenMs.length - 1) : Number.NaN,
+          e2eMs: last,
+        };
+      }
+    }
+    const bytes = Object.fromEntries(purposes.map((purpose) => [purpose, sum(reports, (report) => report.bytes[purpose])]));
+    const layers = Array.from({ length: this.#config.layers }, (_, layer) => layerFigures(reports, layer));
+    const logits = keptLogits(job.logits, outputs, requests, this.#config.vocabularySize);
+    const steps = reports[0]!.steps.map((_, i) => mergeSteps(reports.map((report) => report.steps[i]!)));
+    return {
+      outputs,
+      bytes: { ...(bytes as Record<Purpose, number>), total: sum(purposes, (purpose) => bytes[purpose]!) },
+      messages: sum(reports, (report) => report.messages),
+      localActivationRate: mean(layers.map((layer) => layer.localActivationRate)),
+      remoteDevicesPerToken: mean(layers.map((layer) => layer.remoteDevicesPerToken)),
+      loadImbalance: mean(layers.map((layer) => layer.loadImbalance)),
+      recall: mean(layers.map((layer) => layer.recall)),
+      layers,
+      promptTokens: sum(requests, (request) => request.tokens.length),
+      generatedTokens: sum(outputs, (output) => output.tokens.length),
+      wallMs: Math.max(...reports.map((report) => report.wallMs)),
+      steps,
+      outputSha256: hashOutputs(outputs),
+      ...logits,
+      trace:
+        job.routing === undefined
+          ? undefined
+          : traceFromRecord(job.routing, job.firstRecordRow, requests, outputs, this.#config, this.#fingerprint),
+      routing: job.routing,
+    };
+  }
+}
+
+function logitsRecord(kept: LogitsRecord['kept'], requests: GenerationRequest[], vocabularySize: number): LogitsRecord {
+  const firstRow = new Int32Array(requests.length);
+  let rows = 0;
+  requests.forEach((request, i) => {
+    firstRow[i] = rows;
+    rows += request.maxNewTokens + (kept === 'all' ? request.tokens.length : 0);
+  });
+  return { kept, firstRow, values: new Float32Array(new SharedArrayBuffer(rows * vocabularySize * 4)) };
+}
+
+/** The rows really written, in order, with their hash. */
+function keptLogits(
+  record: LogitsRecord | undefined,
+  outputs: RequestOutput[],
+  requests: GenerationRequest[],
+  vocabularySize: number,
+): Pick<RunReport, 'logits' | 'logitsRows' | 'logitsSha256'> {
+  if (record === undefined) return { logits: undefined, logitsRows: [], logitsSha256: '' };
+  const logitsRows: RunReport['logitsRows'] = [];
+  const spans: Float32Array[] = [];
+  outputs.forEach((output, request) => {
+    const prompt = requests[request]!.tokens.length;
+    const rows = output.tokens.length + (record.kept === 'all' ? prompt - 1 : 0);
+    const firstPosition = record.kept === 'all' ? 0 : prompt - 1;
+    for (let i = 0; i < rows; i++) logitsRows.push({ request, position: firstPosition + i });
+    const first = record.firstRow[request]! * vocabularySize;
+    spans.push(record.values.subarray(first, first + rows * vocabularySize));
+  });
+  const logits = new Float32Array(logitsRows.length * vocabularySize);
+  let at = 0;
+  for (const span of spans) {
+    logits.set(span, at);
+    at += span.length;
+  }
+  return { logits, logitsRows, logitsSha256: createHash('sha256').update(new Uint8Array(logits.buffer)).digest('hex') };
+}
+
+function hashOutputs(outputs: RequestOutput[]): string {
+  const ids = Int32Array.from(outputs.flatMap((output) => [...output.tokens, -1]));
+  return createHash('sha256').update(new Uint8Array(ids.buffer)).digest('hex');
+}
+
+function layerFigures(reports: RankReport[], layer: number): RunReport['layers'][number] {
+  const total = (field: StatisticField): number => sum(reports, (report) => figure(report, layer, field));
+  const computed = reports.map((report) => figure(report, layer, 'computedRows'));
+  return {
+    localActivationRate: total('localPairs') / total('pairs'),
+    remoteDevicesPerToken: total('remoteRanks') / total('tokens'),
+    loadImbalance: Math.max(...computed) / mean(computed),
+    recall: total('homeNeeded') / total('tokens'),
+  };
+}
+
+function figure(report: RankReport, layer: number, field: StatisticField): number {
+  return report.statistics[layer * statisticFields.length + statisticFields.indexOf(field)]!;
+}
+
+/** Times are the slowest rank's, bytes those of all ranks. */
+function mergeSteps(steps: RankStep[]): StepRecord {
+  // Tensor ranks of a group report the same tokens; they are counted once, as shares.
+  const slowest = Math.max(...steps.map((step) => step.milliseconds));
+  const communicationMs = Math.max(...steps.map((step) => step.waitMs));
+  const computeMs = Math.max(...steps.map((step) => step.milliseconds - step.waitMs));
+  const prefill = steps.some((step) => step.prefillTokens > 0);
+  const decode = steps.some((step) => step.tokens > step.prefillTokens);
+  return {
+    phase: prefill && decode ? 'mixed' : prefill ? 'prefill' : 'decode',
+    tokens: sum(steps, (step) => step.tokens / step.groupRanks),
+    milliseconds: slowest,
+    computeMs,
+    communicationMs,
+    bytes: Object.fromEntries(purposes.map((purpose) => [purpose, sum(steps, (step) => step.bytes[purpose])])) as Record<Purpose, number>,
+  };
+}
+
+/** Holds token events back until every rank has reported the step, so that each carries the whole step's figures. */
+function tokenForwarder(ranks: number, onToken: (event: TokenEvent) => void): (event: RankEvent) => void {
+  const pending = new Map<number, { steps: RankStep[]; tokens: Extract<RankEvent, { type: 'token' }>[] }>();
+  return (event) => {
+    const entry = pending.get(event.index) ?? { steps: [], tokens: [] };
+    pending.set(event.index, entry);
+    if (event.type === 'token') entry.tokens.push(event);
+    else entry.steps.push(event.step);
+    if (entry.steps.length < ranks) return;
+    pending.delete(event.index);
+    const step = mergeSteps(entry.steps);
+    for (const { request, token, generated, finishReason } of entry.tokens) {
+      onToken({ request, token, index: generated, finishReason, step });
+    }
+  };
+}
+
+function sum<T>(items: readonly T[], value: (item: T) => number): number {
+  return items.reduce((total, item) => total + value(item), 0);
+}
+
+function mean(values: number[]): number {
+  return sum(values, (value) => value) / values.length;
+}

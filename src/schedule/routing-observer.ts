@@ -1,0 +1,110 @@
+import type { Ownership } from './ownership.ts';
+
+/** Counters of one layer on one rank; `statisticFields` numbers per layer in `RoutingObserver.statistics`. */
+export const statisticFields = ['tokens', 'pairs', 'localPairs', 'remoteRanks', 'homeNeeded', 'computedRows'] as const;
+export type StatisticField = (typeof statisticFields)[number];
+const field = Object.fromEntries(statisticFields.map((name, i) => [name, i])) as Record<StatisticField, number>;
+
+/**
+ * Where routing is written while it is recorded; shared by all ranks, each token row written by its home rank only.
+ * R = rows of the run (every position of every request).
+ */
+export interface RoutingRecord {
+  /** [R][L][k] */
+  experts: Uint16Array;
+  /** [R][L][k] */
+  weights: Float32Array;
+  /** [R][L] rank the token lived on. */
+  homes: Uint8Array;
+  /** [R] engine step that computed the token. */
+  steps: Int32Array;
+}
+
+/** Sees every routing decision made on this rank: counts for the report, and the record when one is kept. */
+export class RoutingObserver {
+  /** [L][statisticFields] */
+  readonly statistics: Float64Array;
+  readonly #ownership: Ownership;
+  readonly #rank: number;
+  readonly #layers: number;
+  readonly #topK: number;
+  readonly #serving: Int32Array;
+  readonly #seen: Uint8Array;
+  record: RoutingRecord | undefined;
+  step: number;
+
+  constructor(ownership: Ownership, rank: number, layers: number, topK: number) {
+    this.statistics = new Float64Array(layers * statisticFields.length);
+    this.#ownership = ownership;
+    this.#rank = rank;
+    this.#layers = layers;
+    this.#topK = topK;
+    this.#serving = new Int32Array(topK);
+    this.#seen = new Uint8Array(ownership.ranks);
+    this.record = undefined;
+    this.step = 0;
+  }
+
+  reset(record: RoutingRecord | undefined): void {
+    this.statistics.fill(0);
+    this.record = record;
+    this.step = 0;
+  }
+
+  /**
+   * @param ids, weights views over the rank's memory; the rows' k entries start at `idsOffset`, `weightsOffset` (elements)
+   * @param recordRows row of each of this rank's tokens in the record
+   */
+  observe(
+    layer: number,
+    rows: number,
+    ids: Int32Array,
+    idsOffset: number,
+    weights: Float32Array,
+    weightsOffset: number,
+    recordRows: Int32Array,
+  ): void {
+    const topK = this.#topK;
+    const home = this.#rank;
+    const base = layer * statisticFields.length;
+    const serving = this.#serving;
+    const seen = this.#seen;
+    let localPairs = 0;
+    let remoteRanks = 0;
+    let homeNeeded = 0;
+    for (let row = 0; row < rows; row++) {
+      this.#ownership.servingRanks(layer, home, ids, idsOffset + row * topK, topK, serving);
+      seen.fill(0);
+      for (let i = 0; i < topK; i++) {
+        const rank = serving[i]!;
+        if (rank === home) localPairs++;
+        if (seen[rank] === 0) {
+          seen[rank] = 1;
+          if (rank === home) homeNeeded++;
+          else remoteRanks++;
+        }
+      }
+    }
+    this.statistics[base + field.tokens]! += rows;
+    this.statistics[base + field.pairs]! += rows * topK;
+    this.statistics[base + field.localPairs]! += localPairs;
+    this.statistics[base + field.remoteRanks]! += remoteRanks;
+    this.statistics[base + field.homeNeeded]! += homeNeeded;
+    const record = this.record;
+    if (record === undefined) return;
+    for (let row = 0; row < rows; row++) {
+      const target = (recordRows[row]! * this.#layers + layer) * topK;
+      for (let i = 0; i < topK; i++) {
+        record.experts[target + i] = ids[idsOffset + row * topK + i]!;
+        record.weights[target + i] = weights[weightsOffset + row * topK + i]!;
+      }
+      record.homes[recordRows[row]! * this.#layers + layer] = home;
+      record.steps[recordRows[row]!] = this.step;
+    }
+  }
+
+  /** (row, expert) pairs this rank's experts computed. */
+  computed(layer: number, pairs: number): void {
+    this.statistics[layer * statisticFields.length + field.computedRows]! += pairs;
+  }
+}
