@@ -1,0 +1,27 @@
+/** The kernels as exported from kernels.wasm; see ../kernels.ts for what each does. */
+export { swiglu } from './activation';
+export { attention } from './attention';
+export { storeKeyValue } from './cache';
+export { exponential } from './exponential';
+export { matmulBf16, matmulF32 } from './matmul';
+export { rmsNorm } from './normalization';
+export { embedRowsBf16, embedRowsF32, packBf16, packF32, unpackRowBf16, unpackRowF32 } from './panel';
+export { applyRope, ropeTables } from './rope';
+export { routerTopK } from './router';
+export {
+  addTo,
+  argmaxRow,
+  copy,
+  fillZero,
+  gatherRows,
+  scatterAddRows,
+  scatterAddWeighted,
+  scatterRows,
+  streamSum,
+} from './rows';
+export { softmaxRows } from './softmax';
+
+/** First byte after the static data. */
+export function staticEnd(): usize {
+  return __heap_base;
+}

@@ -1,0 +1,241 @@
+/**
+ * Every kernel once more in plain TypeScript on Float32Array, one operation at a time and each rounded with
+ * Math.fround: same bits as the WebAssembly, for tests and for reading. Shapes are those of kernels.ts.
+ */
+const round = Math.fround;
+
+/** W: [outputs][inputs], float32 or bfloat16 already widened. */
+export function matmul(
+  x: Float32Array,
+  xStride: number,
+  rows: number,
+  w: Float32Array,
+  outputs: number,
+  inputs: number,
+  y: Float32Array,
+  yStride: number,
+): void {
+  for (let m = 0; m < rows; m++) {
+    for (let n = 0; n < outputs; n++) {
+      let sum = 0;
+      for (let k = 0; k < inputs; k++) sum = round(sum + round(x[m * xStride + k] * w[n * inputs + k]));
+      y[m * yStride + n] = sum;
+    }
+  }
+}
+
+/** The sixteen-lane order of assembly/lanes.ts. */
+export function laneSum(width: number, element: (i: number) => number): number {
+  const lanes = new Float32Array(16);
+  for (let i = 0; i < width; i++) lanes[i % 16] += element(i);
+  const t = [0, 1, 2, 3].map((c) => round(round(lanes[c] + lanes[4 + c]) + round(lanes[8 + c] + lanes[12 + c])));
+  return round(round(t[0] + t[1]) + round(t[2] + t[3]));
+}
+
+export function rmsNorm(
+  x: Float32Array,
+  xStride: number,
+  weight: Float32Array,
+  y: Float32Array,
+  yStride: number,
+  rows: number,
+  width: number,
+  epsilon: number,
+): void {
+  for (let row = 0; row < rows; row++) {
+    const squares = laneSum(width, (i) => round(x[row * xStride + i] * x[row * xStride + i]));
+    const mean = round(squares / width);
+    const scale = round(1 / round(Math.sqrt(round(mean + round(epsilon)))));
+    for (let i = 0; i < width; i++) y[row * yStride + i] = weight[i] * round(x[row * xStride + i] * scale);
+  }
+}
+
+const word = new Int32Array(1);
+const wordAsFloat = new Float32Array(word.buffer);
+
+/** 2^exponent for a normal float32. */
+function powerOfTwo(exponent: number): number {
+  word[0] = (exponent + 127) << 23;
+  return wordAsFloat[0];
+}
+
+const polynomial = [
+  1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
+].map(round);
+
+/** e^x as assembly/exponential.ts computes it. */
+export function exponential(x: number): number {
+  if (Number.isNaN(x)) return NaN;
+  const bounded = Math.min(Math.max(x, -105), 90);
+  const rounder = 12582912;
+  const n = round(round(round(bounded * round(1.4426950408889634)) + rounder) - rounder);
+  let r = round(bounded - round(n * round(0.693359375)));
+  r = round(r + round(n * round(2.1219444e-4)));
+  const high = polynomial.reduce((p, c) => round(round(p * r) + c));
+  const p = round(round(round(high * round(r * r)) + r) + 1);
+  const half = n >> 1;
+  return round(round(p * powerOfTwo(half)) * powerOfTwo(n - half));
+}
+
+export function swiglu(
+  gateUp: Float32Array,
+  stride: number,
+  y: Float32Array,
+  yStride: number,
+  rows: number,
+  width: number,
+): void {
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < width; i++) {
+      const gate = gateUp[row * stride + i];
+      const silu = round(gate / round(1 + exponential(-gate)));
+      y[row * yStride + i] = silu * gateUp[row * stride + width + i];
+    }
+  }
+}
+
+/** In place; returns nothing, x: [rows][stride]. */
+export function softmaxRows(x: Float32Array, stride: number, rows: number, width: number): void {
+  for (let row = 0; row < rows; row++) {
+    const values = x.subarray(row * stride, row * stride + width);
+    const sum = exponentiate(values);
+    for (let i = 0; i < width; i++) values[i] /= sum;
+  }
+}
+
+/** values[i] = e^(values[i] - largest); returns the sum. */
+function exponentiate(values: Float32Array): number {
+  const largest = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  for (let i = 0; i < values.length; i++) values[i] = exponential(round(values[i] - largest));
+  return laneSum(values.length, (i) => values[i]);
+}
+
+export function ropeTables(
+  cosines: Float32Array,
+  sines: Float32Array,
+  positions: number,
+  dimension: number,
+  theta: number,
+): void {
+  const half = dimension / 2;
+  for (let i = 0; i < half; i++) {
+    const frequency = round(1 / round(theta ** round((2 * i) / dimension)));
+    for (let position = 0; position < positions; position++) {
+      const angle = round(position * frequency);
+      cosines[position * half + i] = Math.cos(angle);
+      sines[position * half + i] = Math.sin(angle);
+    }
+  }
+}
+
+export function applyRope(
+  x: Float32Array,
+  stride: number,
+  positions: Int32Array,
+  rows: number,
+  heads: number,
+  dimension: number,
+  cosines: Float32Array,
+  sines: Float32Array,
+): void {
+  const half = dimension / 2;
+  for (let row = 0; row < rows; row++) {
+    for (let head = 0; head < heads; head++) {
+      for (let i = 0; i < half; i++) {
+        const at = row * stride + head * dimension + i;
+        const cosine = cosines[positions[row] * half + i];
+        const sine = sines[positions[row] * half + i];
+        const a = x[at];
+        const b = x[at + half];
+        x[at] = round(a * cosine) - round(b * sine);
+        x[at + half] = round(b * cosine) + round(a * sine);
+      }
+    }
+  }
+}
+
+/**
+ * Attention of one sequence over plain keys and values: [positions][kvHeads][headDim], of which the last `rows` are
+ * the queries' own positions.
+ */
+export function attention(
+  query: Float32Array,
+  queryStride: number,
+  rows: number,
+  firstPosition: number,
+  heads: number,
+  kvHeads: number,
+  headDim: number,
+  scale: number,
+  window: number,
+  keys: Float32Array,
+  values: Float32Array,
+  output: Float32Array,
+  outputStride: number,
+): void {
+  for (let row = 0; row < rows; row++) {
+    const last = firstPosition + row;
+    const first = window > 0 ? Math.max(0, last - window + 1) : 0;
+    for (let head = 0; head < heads; head++) {
+      const from = row * queryStride + head * headDim;
+      const to = row * outputStride + head * headDim;
+      const kvHead = Math.floor(head / (heads / kvHeads));
+      const place = (position: number): number => (position * kvHeads + kvHead) * headDim;
+      // Starts at a page's first position: lanes of the sum are absolute positions modulo 16.
+      const base = first - (first % 16);
+      const weights = new Float32Array(last + 1 - base).fill(-Infinity);
+      for (let position = first; position <= last; position++) {
+        let score = 0;
+        for (let d = 0; d < headDim; d++) score = round(score + round(query[from + d] * keys[place(position) + d]));
+        weights[position - base] = round(score * round(scale));
+      }
+      const sum = exponentiate(weights);
+      for (let d = 0; d < headDim; d++) {
+        let value = 0;
+        for (let position = first; position <= last; position++) {
+          value = round(value + round(weights[position - base] * values[place(position) + d]));
+        }
+        output[to + d] = value / sum;
+      }
+    }
+  }
+}
+
+export function routerTopK(
+  logits: Float32Array,
+  stride: number,
+  rows: number,
+  experts: number,
+  k: number,
+  normalize: boolean,
+  ids: Int32Array,
+  weights: Float32Array,
+): void {
+  for (let row = 0; row < rows; row++) {
+    const values = logits.slice(row * stride, row * stride + experts);
+    const byLogit = Array.from(values.keys()).sort((a, b) => values[b] - values[a] || a - b);
+    const chosen = byLogit.slice(0, k).sort((a, b) => a - b);
+    const sum = exponentiate(values);
+    const probabilities = chosen.map((expert) => round(values[expert] / sum));
+    const total = probabilities.reduce((a, b) => round(a + b), 0);
+    ids.set(chosen, row * k);
+    weights.set(normalize ? probabilities.map((p) => round(p / total)) : probabilities, row * k);
+  }
+}
+
+/** target[index[i]] += weights[i] * source[i], or += source[i] without weights. */
+export function scatterAdd(
+  source: Float32Array,
+  index: Int32Array,
+  weights: Float32Array | undefined,
+  target: Float32Array,
+  rows: number,
+  width: number,
+): void {
+  for (let i = 0; i < rows; i++) {
+    for (let column = 0; column < width; column++) {
+      const value = source[i * width + column];
+      target[index[i] * width + column] += weights === undefined ? value : round(weights[i] * value);
+    }
+  }
+}
