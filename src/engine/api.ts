@@ -1,6 +1,6 @@
 import type { Purpose } from '../comm/communicator.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
-import type { RoutingRecord } from '../schedule/routing-observer.ts';
+import type { RoutingRecord } from './run-records.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
 /** Ranks = expert-parallel degree = dataParallel * tensorParallel; rank = dataParallelRank * tensorParallel + tensorParallelRank. */
@@ -117,8 +117,10 @@ export interface RunReport {
   /** Request and position of each kept row. */
   logitsRows: { request: number; position: number }[];
   trace: RoutingTrace | undefined;
-  /** Raw record behind `trace`, with each token's home rank and step; see schedule/routing-observer.ts. */
+  /** Raw record behind `trace`, with each token's home rank and step; see run-records.ts. */
   routing: RoutingRecord | undefined;
+  /** [request] first row of the request in `routing`. */
+  firstRecordRow: Int32Array;
 }
 
 /** Ranks that hold one model under one plan and layout, ready to run jobs one after another. */

@@ -7,7 +7,7 @@ import { Batcher, type PlannedStep, type Sequence } from './batcher.ts';
 import type { PageCache } from './page-cache.ts';
 import type { Partition } from './partition.ts';
 import type { TransformerBuffers } from './rank-buffers.ts';
-import type { RankEvent, RankJob, RankOutput, RankReport, RankStep } from './rank-protocol.ts';
+import type { LogitsChunk, RankEvent, RankJob, RankOutput, RankReport, RankStep } from './rank-protocol.ts';
 import { StopWatcher } from './stop-strings.ts';
 import type { TokenSampler, VocabularyRange } from './token-sampler.ts';
 import type { Transformer } from './transformer.ts';
@@ -41,6 +41,7 @@ export class Generation {
   readonly #outputs: Map<number, RankOutput>;
   readonly #stops: Map<number, StopWatcher>;
   readonly #steps: RankStep[];
+  readonly #logits: LogitsChunk[];
   #startedAt: number;
 
   constructor(parts: GenerationParts, job: RankJob, schedule: MoeSchedule) {
@@ -51,6 +52,7 @@ export class Generation {
     this.#outputs = new Map();
     this.#stops = new Map();
     this.#steps = [];
+    this.#logits = [];
     this.#startedAt = 0;
     const waiting = job.requests.flatMap((options, request) =>
       job.placement[request] === parts.part.dataParallelRank
@@ -77,7 +79,7 @@ export class Generation {
   run(): RankReport {
     const { world, observer, part } = this.#parts;
     const before = snapshot(world);
-    observer.reset(this.#job.routing);
+    observer.reset(this.#job.recordRouting);
     world.barrier();
     this.#startedAt = performance.now();
     for (let index = 0; ; index++) {
@@ -101,6 +103,8 @@ export class Generation {
       bytes: subtract(before.bytes, after.bytes),
       messages: after.messages - before.messages,
       statistics: observer.statistics.slice(),
+      routing: observer.chunks ?? [],
+      logits: this.#logits,
       wallMs: performance.now() - this.#startedAt,
     };
   }
@@ -120,7 +124,7 @@ export class Generation {
   /** Logits of the rows that need them, next tokens, ends. Returns the sequences that have finished. */
   #sample(step: PlannedStep, index: number): Sequence[] {
     const { transformer, sampler, buffers, endTokenIds } = this.#parts;
-    const everyRow = this.#job.logits?.kept === 'all';
+    const everyRow = this.#job.logits === 'all';
     const rows = everyRow ? step.rowSequence.map((_, row) => row) : step.sampled.map(({ row }) => row);
     if (rows.length === 0) return [];
     this.#integers.set(rows, buffers.logitsRows / 4);
@@ -158,19 +162,21 @@ export class Generation {
     return sequence.generated >= sequence.options.maxNewTokens ? 'length' : undefined;
   }
 
-  /** Copies this rank's columns of kept rows to the shared record. */
+  /** Copies this rank's columns of kept rows. */
   #keepLogits(step: PlannedStep, rows: number[], logits: number): void {
-    const record = this.#job.logits;
-    if (record === undefined) return;
+    if (this.#job.logits === 'none') return;
     const { vocabulary, vocabularySize, memory } = this.#parts;
     const floats = new Float32Array(memory.buffer);
-    rows.forEach((row, i) => {
-      const sequence = step.rowSequence[row]!;
-      const position = step.batch.positions[row]!;
-      const kept = record.kept === 'all' ? position : position - (sequence.options.tokens.length - 1);
-      const target = (record.firstRow[sequence.request]! + kept) * vocabularySize;
+    const columns = vocabulary.end - vocabulary.first;
+    const values = new Float32Array(rows.length * columns);
+    rows.forEach((_, i) => {
       const source = logits / 4 + i * vocabularySize;
-      record.values.set(floats.subarray(source + vocabulary.first, source + vocabulary.end), target + vocabulary.first);
+      values.set(floats.subarray(source + vocabulary.first, source + vocabulary.end), i * columns);
+    });
+    this.#logits.push({
+      requests: Int32Array.from(rows, (row) => step.rowSequence[row]!.request),
+      positions: Int32Array.from(rows, (row) => step.batch.positions[row]!),
+      values,
     });
   }
 }

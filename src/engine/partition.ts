@@ -30,6 +30,9 @@ export function assertLayoutFits(config: ModelConfig, layout: Layout): void {
       `use tp = ${fitting.join(', ')}`,
     );
   }
+  if (config.headDimension % 16 !== 0) {
+    throw new SmoeError('MODEL_UNSUPPORTED', `attention heads of ${config.headDimension} elements: the kernels need a multiple of 16`);
+  }
   const keyValueHeads = config.keyValueHeads;
   if (keyValueHeads % tensorParallel !== 0 && tensorParallel % keyValueHeads !== 0) {
     refuse(`tp = ${tensorParallel} fits neither into nor around ${keyValueHeads} key-value heads`, 'use a smaller tp');

@@ -1,6 +1,6 @@
 import type { Purpose } from '../comm/communicator.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
-import type { RoutingRecord } from '../schedule/routing-observer.ts';
+import type { RoutingChunk } from '../schedule/routing-observer.ts';
 import type { FinishReason, GenerationRequest, Layout, LogitsKept, ScheduleName } from './api.ts';
 
 /** What a rank is started with. */
@@ -12,16 +12,16 @@ export interface RankData {
   cachePositions: number;
 }
 
-/** Kept logits of a run, in memory shared by all ranks; each tensor rank writes its columns. */
-export interface LogitsRecord {
-  kept: Exclude<LogitsKept, 'none'>;
-  /** [rows][V] */
+/** Kept logits of one step on one rank: its columns of n positions. */
+export interface LogitsChunk {
+  /** [n] request and position of each row. */
+  requests: Int32Array;
+  positions: Int32Array;
+  /** [n][columns of this rank] */
   values: Float32Array;
-  /** [request] first row. */
-  firstRow: Int32Array;
 }
 
-/** One run, the same for every rank. */
+/** One run, the same for every rank; plain data, so that it can cross any process boundary. */
 export interface RankJob {
   schedule: ScheduleName;
   predictor: PredictorName;
@@ -30,8 +30,8 @@ export interface RankJob {
   placement: Int32Array;
   /** [request] first row in the routing record; every request has prompt + maxNewTokens rows. */
   firstRecordRow: Int32Array;
-  routing: RoutingRecord | undefined;
-  logits: LogitsRecord | undefined;
+  recordRouting: boolean;
+  logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;
 }
@@ -63,6 +63,10 @@ export interface RankReport {
   messages: number;
   /** [L][statisticFields] */
   statistics: Float64Array;
+  /** When recorded. */
+  routing: RoutingChunk[];
+  /** When kept. */
+  logits: LogitsChunk[];
   wallMs: number;
 }
 

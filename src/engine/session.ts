@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { purposes, type Purpose } from '../comm/communicator.ts';
 import { launchRanks, type RankGroup } from '../comm/rank-group.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
@@ -7,7 +6,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { fingerprint as fingerprintOf } from '../model/fingerprint.ts';
 import { assertPlanFits } from '../plan/fit.ts';
 import { RequestPlacer } from '../predict/placement.ts';
-import { statisticFields, type RoutingRecord, type StatisticField } from '../schedule/routing-observer.ts';
+import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
 import type {
   GenerationRequest,
   RequestOutput,
@@ -20,8 +19,8 @@ import type {
 } from './api.ts';
 import { assertLayoutFits } from './partition.ts';
 import { pagesFor } from './page-cache.ts';
-import type { LogitsRecord, RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
-import { traceFromRecord } from './routing-trace-builder.ts';
+import type { RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
+import { hashOutputs, mergeLogits, mergeRouting, traceFromRecord } from './run-records.ts';
 
 /**
  * Checks model, layout and plan, then starts one rank per device of the layout. Everything that can be refused is refused
@@ -125,21 +124,12 @@ class ThreadSession implements Session {
 
   #job(options: RunOptions): RankJob {
     const { requests } = options;
-    const { layers, topK, vocabularySize } = this.#config;
     const firstRecordRow = new Int32Array(requests.length);
     let rows = 0;
     requests.forEach((request, i) => {
       firstRecordRow[i] = rows;
       rows += request.tokens.length + request.maxNewTokens;
     });
-    const routing: RoutingRecord | undefined = options.recordRouting
-      ? {
-          experts: new Uint16Array(new SharedArrayBuffer(rows * layers * topK * 2)),
-          weights: new Float32Array(new SharedArrayBuffer(rows * layers * topK * 4)),
-          homes: new Uint8Array(new SharedArrayBuffer(rows * layers)),
-          steps: new Int32Array(new SharedArrayBuffer(rows * 4)).fill(-1),
-        }
-      : undefined;
     const placement = options.placement ?? this.#placement(options);
     return {
       schedule: options.schedule,
@@ -147,8 +137,8 @@ class ThreadSession implements Session {
       requests,
       placement,
       firstRecordRow,
-      routing,
-      logits: options.logits === 'none' ? undefined : logitsRecord(options.logits, requests, vocabularySize),
+      recordRouting: options.recordRouting,
+      logits: options.logits,
       streaming: options.onToken !== undefined,
     };
   }
@@ -179,7 +169,10 @@ class ThreadSession implements Session {
     }
     const bytes = Object.fromEntries(purposes.map((purpose) => [purpose, sum(reports, (report) => report.bytes[purpose])]));
     const layers = Array.from({ length: this.#config.layers }, (_, layer) => layerFigures(reports, layer));
-    const logits = keptLogits(job.logits, outputs, requests, this.#config.vocabularySize);
+    const { tensorParallel } = this.options.layout;
+    const logits = mergeLogits(reports, job.logits, outputs, requests, this.#config.vocabularySize, tensorParallel);
+    const recordRows = sum(requests, (request) => request.tokens.length + request.maxNewTokens);
+    const routing = job.recordRouting ? mergeRouting(reports, recordRows, this.#config) : undefined;
     const steps = reports[0]!.steps.map((_, i) => mergeSteps(reports.map((report) => report.steps[i]!)));
     return {
       outputs,
@@ -197,54 +190,13 @@ class ThreadSession implements Session {
       outputSha256: hashOutputs(outputs),
       ...logits,
       trace:
-        job.routing === undefined
+        routing === undefined
           ? undefined
-          : traceFromRecord(job.routing, job.firstRecordRow, requests, outputs, this.#config, this.#fingerprint),
-      routing: job.routing,
+          : traceFromRecord(routing, job.firstRecordRow, requests, outputs, this.#config, this.#fingerprint),
+      routing,
+      firstRecordRow: job.firstRecordRow,
     };
   }
-}
-
-function logitsRecord(kept: LogitsRecord['kept'], requests: GenerationRequest[], vocabularySize: number): LogitsRecord {
-  const firstRow = new Int32Array(requests.length);
-  let rows = 0;
-  requests.forEach((request, i) => {
-    firstRow[i] = rows;
-    rows += request.maxNewTokens + (kept === 'all' ? request.tokens.length : 0);
-  });
-  return { kept, firstRow, values: new Float32Array(new SharedArrayBuffer(rows * vocabularySize * 4)) };
-}
-
-/** The rows really written, in order, with their hash. */
-function keptLogits(
-  record: LogitsRecord | undefined,
-  outputs: RequestOutput[],
-  requests: GenerationRequest[],
-  vocabularySize: number,
-): Pick<RunReport, 'logits' | 'logitsRows' | 'logitsSha256'> {
-  if (record === undefined) return { logits: undefined, logitsRows: [], logitsSha256: '' };
-  const logitsRows: RunReport['logitsRows'] = [];
-  const spans: Float32Array[] = [];
-  outputs.forEach((output, request) => {
-    const prompt = requests[request]!.tokens.length;
-    const rows = output.tokens.length + (record.kept === 'all' ? prompt - 1 : 0);
-    const firstPosition = record.kept === 'all' ? 0 : prompt - 1;
-    for (let i = 0; i < rows; i++) logitsRows.push({ request, position: firstPosition + i });
-    const first = record.firstRow[request]! * vocabularySize;
-    spans.push(record.values.subarray(first, first + rows * vocabularySize));
-  });
-  const logits = new Float32Array(logitsRows.length * vocabularySize);
-  let at = 0;
-  for (const span of spans) {
-    logits.set(span, at);
-    at += span.length;
-  }
-  return { logits, logitsRows, logitsSha256: createHash('sha256').update(new Uint8Array(logits.buffer)).digest('hex') };
-}
-
-function hashOutputs(outputs: RequestOutput[]): string {
-  const ids = Int32Array.from(outputs.flatMap((output) => [...output.tokens, -1]));
-  return createHash('sha256').update(new Uint8Array(ids.buffer)).digest('hex');
 }
 
 function layerFigures(reports: RankReport[], layer: number): RunReport['layers'][number] {

@@ -5,19 +5,16 @@ export const statisticFields = ['tokens', 'pairs', 'localPairs', 'remoteRanks', 
 export type StatisticField = (typeof statisticFields)[number];
 const field = Object.fromEntries(statisticFields.map((name, i) => [name, i])) as Record<StatisticField, number>;
 
-/**
- * Where routing is written while it is recorded; shared by all ranks, each token row written by its home rank only.
- * R = rows of the run (every position of every request).
- */
-export interface RoutingRecord {
-  /** [R][L][k] */
+/** Routing one rank saw in one layer of one step: n of its home tokens. */
+export interface RoutingChunk {
+  layer: number;
+  step: number;
+  /** [n] row of each token in the run's record. */
+  rows: Int32Array;
+  /** [n][k] */
   experts: Uint16Array;
-  /** [R][L][k] */
+  /** [n][k] */
   weights: Float32Array;
-  /** [R][L] rank the token lived on. */
-  homes: Uint8Array;
-  /** [R] engine step that computed the token. */
-  steps: Int32Array;
 }
 
 /** Sees every routing decision made on this rank: counts for the report, and the record when one is kept. */
@@ -25,29 +22,28 @@ export class RoutingObserver {
   /** [L][statisticFields] */
   readonly statistics: Float64Array;
   readonly #ownership: Ownership;
-  readonly #rank: number;
-  readonly #layers: number;
   readonly #topK: number;
   readonly #serving: Int32Array;
   readonly #seen: Uint8Array;
-  record: RoutingRecord | undefined;
+  readonly #rank: number;
+  /** Filled while recording. */
+  chunks: RoutingChunk[] | undefined;
   step: number;
 
   constructor(ownership: Ownership, rank: number, layers: number, topK: number) {
     this.statistics = new Float64Array(layers * statisticFields.length);
     this.#ownership = ownership;
     this.#rank = rank;
-    this.#layers = layers;
     this.#topK = topK;
     this.#serving = new Int32Array(topK);
     this.#seen = new Uint8Array(ownership.ranks);
-    this.record = undefined;
+    this.chunks = undefined;
     this.step = 0;
   }
 
-  reset(record: RoutingRecord | undefined): void {
+  reset(recording: boolean): void {
     this.statistics.fill(0);
-    this.record = record;
+    this.chunks = recording ? [] : undefined;
     this.step = 0;
   }
 
@@ -90,17 +86,13 @@ export class RoutingObserver {
     this.statistics[base + field.localPairs]! += localPairs;
     this.statistics[base + field.remoteRanks]! += remoteRanks;
     this.statistics[base + field.homeNeeded]! += homeNeeded;
-    const record = this.record;
-    if (record === undefined) return;
-    for (let row = 0; row < rows; row++) {
-      const target = (recordRows[row]! * this.#layers + layer) * topK;
-      for (let i = 0; i < topK; i++) {
-        record.experts[target + i] = ids[idsOffset + row * topK + i]!;
-        record.weights[target + i] = weights[weightsOffset + row * topK + i]!;
-      }
-      record.homes[recordRows[row]! * this.#layers + layer] = home;
-      record.steps[recordRows[row]!] = this.step;
-    }
+    this.chunks?.push({
+      layer,
+      step: this.step,
+      rows: recordRows.slice(),
+      experts: Uint16Array.from(ids.subarray(idsOffset, idsOffset + rows * topK)),
+      weights: Float32Array.from(weights.subarray(weightsOffset, weightsOffset + rows * topK)),
+    });
   }
 
   /** (row, expert) pairs this rank's experts computed. */
