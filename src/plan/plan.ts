@@ -1,0 +1,62 @@
+/**
+ * What a plan is: which device owns each expert, which devices hold copies, and the tables that predict a token's
+ * device. Plain frozen data; solvers return it, nothing about running is in it. P = plan devices, L = MoE layers,
+ * N = experts, V = vocabulary. Symbols: docs/method.md.
+ */
+export interface PlanPromise {
+  /** Trace the figures were measured on, and how many token occurrences. */
+  source: string;
+  tokens: number;
+  localActivationRate: number;
+  remoteDevicesPerToken: number;
+  loadImbalance: number;
+  /** Per layer. */
+  layers: { localActivationRate: number; remoteDevicesPerToken: number; loadImbalance: number }[];
+}
+
+/** Predictors whose tables or settings a plan can hold; 'random' is the adversary of the tests. */
+export const predictorNames = ['token', 'transition', 'pregate', 'combined', 'random'] as const;
+export type PredictorName = (typeof predictorNames)[number];
+
+/** Predictors a layer can do best with. */
+export const layerPredictorNames = ['token', 'transition', 'pregate'] as const;
+export type LayerPredictorName = (typeof layerPredictorNames)[number];
+
+/** A device is "needed" by a token when it owns at least one of the token's k experts. Probabilities are stored times 255. */
+export interface PredictionTables {
+  /** T: [L][V] device needed most probably by a token of this id; ties to the lower device. */
+  tokenDevice: Uint8Array;
+  /** T_p: [L][V] probability that `tokenDevice` is needed. */
+  tokenConfidence: Uint8Array;
+  /** [L][V][P] probability that a token of this id needs device d: the soft form of T used for balancing. */
+  tokenNeeds: Uint8Array;
+  /**
+   * A, generalised: [L][P*P][P] probability that device d is needed, at [one layer before * P + two layers before] for a
+   * token's home devices. Layer 0 holds the prior throughout, layer 1 ignores the second.
+   */
+  transitionNeeds: Uint8Array;
+  /** [L] predictor that did best in profiling, for 'combined'. */
+  bestPredictor: LayerPredictorName[];
+}
+
+export interface Plan {
+  version: 1;
+  /** model/fingerprint.ts */
+  modelFingerprint: string;
+  devices: number;
+  layers: number;
+  experts: number;
+  topK: number;
+  vocabularySize: number;
+  solver: string;
+  /** E: [L][N] owner device of each expert. Every device owns at least one. */
+  expertOwner: Uint16Array;
+  /** [L][P] extra expert ids copied to a device, ascending; empty lists without replicas. */
+  replicas: number[][][];
+  /** Undefined when the plan was made without token ids (contiguous). */
+  prediction: PredictionTables | undefined;
+  /** Undefined for a plan that was not measured. */
+  promise: PlanPromise | undefined;
+  /** For people: bounds the solver had to relax and the like. */
+  notes?: string[];
+}

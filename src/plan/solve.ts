@@ -1,0 +1,110 @@
+import { ExitStatus, SmoeError } from '../errors.ts';
+import type { RoutingTrace } from '../trace/routing-trace.ts';
+import { requestCount, splitRequests } from '../trace/split.ts';
+import { alignDevices } from './alignment.ts';
+import { evaluatePlacement } from './evaluate.ts';
+import type { EmbeddingTable } from './nearest-token.ts';
+import type { LayerPredictorName, Plan, PlanPromise } from './plan.ts';
+import { buildPredictionTables } from './prediction-tables.ts';
+import { chooseLayerPredictors, measureTablePredictors } from './predictor-choice.ts';
+import { defaultSolver, solvers } from './solvers/index.ts';
+
+export interface SolveOptions {
+  devices: number;
+  /** A name of solvers/index.ts. */
+  solver?: string;
+  seed?: number;
+  /** Hard bound on the largest device's routed pairs / mean, per layer, on the profile. */
+  maximumImbalance?: number;
+  /** The model's embedding rows, for token ids the trace never shows. */
+  embedding?: EmbeddingTable;
+  /** [L] recall of the pregate predictor (RunReport.layers[].recall of a run with it), to choose predictors by. */
+  pregateRecall?: Float64Array;
+  onProgress?: (finishedLayers: number, layers: number) => void;
+}
+
+/** Requests a trace needs before a part of them is held out. */
+const fewestRequests = 5;
+const fitShare = 0.8;
+
+/**
+ * Trace in, plan out. 80 % of the requests decide where experts go; the rest measure the promise and choose predictors; the
+ * tables are then built from all. A trace of fewer than five requests is measured on itself, and the promise says so.
+ */
+export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Promise<Plan> {
+  const { devices, solver = defaultSolver, seed = 1, maximumImbalance = 1.1, embedding, pregateRecall } = options;
+  const { model } = trace;
+  checkRequest(devices, solver, maximumImbalance, model.experts);
+  const held = requestCount(trace) >= fewestRequests;
+  const { first: fit, second: test } = held ? splitRequests(trace, fitShare) : { first: trace, second: trace };
+  const { expertOwner, notes } = await solvers[solver]!.solve({
+    trace: fit,
+    devices,
+    seed,
+    maximumImbalance,
+    onProgress: options.onProgress,
+  });
+  alignDevices(fit, expertOwner, devices);
+  const plan: Plan = {
+    version: 1,
+    modelFingerprint: model.fingerprint,
+    devices,
+    layers: model.layers,
+    experts: model.experts,
+    topK: model.topK,
+    vocabularySize: model.vocabularySize,
+    solver,
+    expertOwner,
+    replicas: Array.from({ length: model.layers }, () => Array.from({ length: devices }, () => [])),
+    prediction: undefined,
+    promise: undefined,
+    ...(notes.length === 0 ? {} : { notes }),
+  };
+  plan.promise = promiseOf(plan, test, held);
+  if (model.vocabularySize > 0) {
+    const tables = (part: RoutingTrace, best: LayerPredictorName[]): Plan['prediction'] =>
+      buildPredictionTables(part, expertOwner, devices, best, embedding);
+    const undecided = Array.from({ length: model.layers }, (): LayerPredictorName => 'token');
+    const recall = measureTablePredictors({ ...plan, prediction: tables(fit, undecided) }, test);
+    if (pregateRecall !== undefined) recall.pregate = pregateRecall;
+    plan.prediction = tables(trace, chooseLayerPredictors(recall, model.layers));
+  }
+  return plan;
+}
+
+function checkRequest(devices: number, solver: string, maximumImbalance: number, experts: number): void {
+  if (!Object.hasOwn(solvers, solver)) {
+    throw new SmoeError('PLAN_SOLVER', `no solver named ${solver}`, {
+      hint: `choose one of ${Object.keys(solvers).join(', ')}`,
+      exitStatus: ExitStatus.usage,
+    });
+  }
+  if (!Number.isInteger(devices) || devices < 1 || devices > Math.min(experts, 256)) {
+    throw new SmoeError('PLAN_INFEASIBLE', `${experts} experts cannot be spread over ${devices} devices`, {
+      hint: `ask for 1 to ${Math.min(experts, 256)} devices`,
+      exitStatus: ExitStatus.noFeasiblePlan,
+    });
+  }
+  if (!(maximumImbalance >= 1)) {
+    throw new SmoeError('PLAN_INFEASIBLE', `a load imbalance of ${maximumImbalance} cannot be reached`, {
+      hint: 'the bound is largest / mean load: 1 is perfect balance, 1.1 the default',
+      exitStatus: ExitStatus.usage,
+    });
+  }
+}
+
+function promiseOf(plan: Plan, test: RoutingTrace, held: boolean): PlanPromise {
+  const { localActivationRate, remoteDevicesPerToken, loadImbalance, layers } = evaluatePlacement(plan, test);
+  return {
+    source: `${test.source} (${held ? 'held-out requests' : 'the profile itself'})`,
+    tokens: test.length,
+    localActivationRate,
+    remoteDevicesPerToken,
+    loadImbalance,
+    layers: layers.map((layer) => ({
+      localActivationRate: layer.localActivationRate,
+      remoteDevicesPerToken: layer.remoteDevicesPerToken,
+      loadImbalance: layer.loadImbalance,
+    })),
+  };
+}

@@ -1,0 +1,19 @@
+import type { Plan } from '../plan/plan.ts';
+import { requirePredictionTables } from '../plan/prediction-tables.ts';
+import type { DevicePredictor } from './predictor.ts';
+
+/** T: what tokens of the same id needed in profiling. */
+export function createTokenPredictor(plan: Plan): DevicePredictor {
+  const { tokenNeeds } = requirePredictionTables(plan);
+  const { devices, vocabularySize } = plan;
+  return {
+    name: 'token',
+    predict({ layer, tokens, tokenIds }, needs) {
+      const table = layer * vocabularySize;
+      for (let token = 0, at = 0; token < tokens; token++) {
+        const row = (table + tokenIds[token]!) * devices;
+        for (let device = 0; device < devices; device++, at++) needs[at] = tokenNeeds[row + device]! / 255;
+      }
+    },
+  };
+}

@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { before, describe, it } from 'node:test';
+import type { Plan } from '../../src/plan/plan.ts';
+import { predictorNames } from '../../src/plan/plan.ts';
+import { solvePlan } from '../../src/plan/solve.ts';
+import { createPredictor } from '../../src/predict/index.ts';
+import { RequestPlacer } from '../../src/predict/placement.ts';
+import type { PredictionContext } from '../../src/predict/predictor.ts';
+import { syntheticTrace } from '../trace/synthetic-trace.ts';
+
+const trace = syntheticTrace({
+  layers: 2,
+  experts: 16,
+  topK: 4,
+  vocabularySize: 100,
+  requests: 20,
+  tokensPerRequest: 60,
+  seed: 8,
+  structure: 2,
+});
+const tokens = 40;
+
+describe('predictors', () => {
+  let plan: Plan;
+  before(async () => {
+    plan = await solvePlan(trace, { devices: 4 });
+  });
+
+  /** Logits that put the row's true experts first. */
+  function contextOf(layer: number): PredictionContext {
+    const logits = new Float32Array(tokens * 16).fill(-1);
+    for (let row = 0; row < tokens; row++) {
+      for (let i = 0; i < 4; i++) logits[row * 16 + trace.experts[(row * 2 + layer) * 4 + i]!] = 2;
+    }
+    const homes = new Int16Array(tokens).fill(layer === 0 ? -1 : 1);
+    return {
+      layer,
+      tokens,
+      tokenIds: trace.token.slice(0, tokens),
+      homeBefore: homes,
+      homeTwoBefore: new Int16Array(tokens).fill(-1),
+      pregateLogits: () => logits,
+    };
+  }
+
+  for (const name of predictorNames) {
+    it(`${name} gives probabilities, the same ones every time`, () => {
+      for (const layer of [0, 1]) {
+        const needs = new Float32Array(tokens * 4).fill(7);
+        createPredictor(name, plan).predict(contextOf(layer), needs);
+        assert.ok(needs.every((value) => value >= 0 && value <= 1));
+        const again = new Float32Array(tokens * 4);
+        createPredictor(name, plan).predict(contextOf(layer), again);
+        assert.deepEqual(again, needs);
+      }
+    });
+  }
+
+  it('the pregate finds exactly the devices of clear-cut logits', () => {
+    const needs = new Float32Array(tokens * 4);
+    createPredictor('pregate', plan).predict(contextOf(1), needs);
+    for (let row = 0; row < tokens; row++) {
+      const owners = new Set(
+        Array.from(trace.experts.subarray(row * 8 + 4, row * 8 + 8), (expert) => plan.expertOwner[16 + expert]),
+      );
+      for (let device = 0; device < 4; device++) assert.equal(needs[row * 4 + device], owners.has(device) ? 1 : 0);
+    }
+  });
+
+  it('the pregate copes with equal logits', () => {
+    const needs = new Float32Array(tokens * 4);
+    createPredictor('pregate', plan).predict(
+      { ...contextOf(1), pregateLogits: () => new Float32Array(tokens * 16) },
+      needs,
+    );
+    assert.ok(needs.every((value) => value === 1));
+  });
+
+  it('table predictors say so when the plan holds no tables', () => {
+    const bare = { ...plan, prediction: undefined };
+    assert.throws(() => createPredictor('token', bare), { code: 'PLAN_NO_TABLES' });
+    createPredictor('pregate', bare);
+  });
+
+  it('random guesses differ by seed and layer', () => {
+    const guess = (seed: number, layer: number): string => {
+      const needs = new Float32Array(tokens * 4);
+      createPredictor('random', plan, { seed }).predict(contextOf(layer), needs);
+      return needs.join();
+    };
+    assert.equal(new Set([guess(1, 0), guess(1, 1), guess(2, 0)]).size, 3);
+  });
+
+  it('places each round of requests on every rank once, by the highest score left', () => {
+    const placer = new RequestPlacer(plan, 2);
+    const prompts = Array.from({ length: 8 }, (_, request) => trace.token.slice(request * 60, request * 60 + 60));
+    const placed = prompts.map((prompt) => placer.place(prompt));
+    for (let round = 0; round < 4; round++) {
+      assert.deepEqual([placed[2 * round]!, placed[2 * round + 1]!].sort(), [0, 1]);
+      const score = placer.score(prompts[2 * round]!);
+      assert.ok(score[placed[2 * round]!]! >= score[placed[2 * round + 1]!]!);
+    }
+    assert.deepEqual([...placer.score(new Int32Array())], [0, 0]);
+  });
+});
