@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { scheduleNames } from '../../src/engine/api.ts';
+import { loadTokenizer } from '../../src/model/tokenizer.ts';
+import { predictorNames } from '../../src/plan/plan.ts';
+import { readGolden, tinyDirectory, tinyFamilies } from '../model/fixtures.ts';
+import { demoDirectory, layouts, randomPlan, request, run, runOnce, withSession, withTables } from './runs.ts';
+
+const oneRank = { dataParallel: 1, tensorParallel: 1 };
+
+test('shipped model: the same logits, bit for bit, under every layout, schedule and predictor', async () => {
+  const tokenizer = loadTokenizer(demoDirectory);
+  const texts = [
+    'static int __init smoe_init(void)\n{\n\t',
+    'Die Option legt fest, ob',
+    'def read(self, size=-1):\n    """Read',
+  ];
+  const requests = texts.map((text, i) => request(tokenizer.encode(text), { maxNewTokens: 2 + i }));
+  const plan = await withTables(demoDirectory, randomPlan(demoDirectory, 4, 7), requests);
+  const reference = await runOnce(demoDirectory, oneRank, plan, run({ requests, logits: 'all' }));
+  for (const layout of layouts) {
+    const name = `${layout.dataParallel}x${layout.tensorParallel}`;
+    await withSession(demoDirectory, layout, plan, async (session) => {
+      for (const schedule of scheduleNames) {
+        for (const predictor of schedule === 'speculative' ? predictorNames : (['token'] as const)) {
+          const report = await session.run(run({ requests, schedule, predictor, logits: 'all' }));
+          assert.equal(report.logitsSha256, reference.logitsSha256, `${name} ${schedule} ${predictor}`);
+          assert.equal(report.outputSha256, reference.outputSha256);
+        }
+      }
+    });
+  }
+});
+
+for (const family of tinyFamilies) {
+  test(`${family}: random prompts, plans with replicas, layouts, schedules and step sizes change no bit`, async () => {
+    const directory = tinyDirectory(family);
+    const { vocabularySize } = readGolden(family);
+    const prompt = fc.array(fc.nat(vocabularySize - 1), { minLength: 1, maxLength: 40 });
+    const property = fc.asyncProperty(
+      fc.array(prompt, { minLength: 1, maxLength: 5 }),
+      fc.constantFrom(...layouts),
+      fc.constantFrom(...scheduleNames),
+      fc.constantFrom('random' as const, 'pregate' as const),
+      fc.integer({ min: 1, max: 1000 }),
+      fc.integer({ min: 0, max: 3 }),
+      fc.constantFrom(1, 5, 64),
+      async (prompts, layout, schedule, predictor, seed, copies, maximumStepTokens) => {
+        const plan = randomPlan(directory, 4, seed, copies);
+        const requests = prompts.map((tokens) => request(tokens, { maxNewTokens: 3 }));
+        const placement = Int32Array.from(requests, (_, i) => (i * seed) % layout.dataParallel);
+        const reference = await runOnce(directory, oneRank, plan, run({ requests, logits: 'all' }));
+        const options = run({ requests, schedule, predictor, placement, logits: 'all' });
+        const report = await runOnce(directory, layout, plan, options, { maximumStepTokens });
+        assert.equal(report.logitsSha256, reference.logitsSha256);
+        assert.equal(report.outputSha256, reference.outputSha256);
+      },
+    );
+    await fc.assert(property, { numRuns: 15, seed: 42 });
+  });
+}
+
+test('a plan of eight devices gives the same bits on eight, four, two and one ranks', async () => {
+  const directory = tinyDirectory('qwen3_moe');
+  const plan = randomPlan(directory, 8, 3, 1);
+  const requests = [request([5, 6, 7, 8, 9, 10, 11]), request([100, 3])];
+  const reference = await runOnce(directory, oneRank, plan, run({ requests, logits: 'all' }));
+  for (const [dataParallel, tensorParallel] of [
+    [8, 1],
+    [4, 2],
+    [2, 4],
+    [4, 1],
+    [1, 2],
+  ] as const) {
+    for (const schedule of ['alltoallv', 'speculative'] as const) {
+      const options = run({ requests, schedule, placement: Int32Array.of(0, 1 % dataParallel), logits: 'all' });
+      const report = await runOnce(directory, { dataParallel, tensorParallel }, plan, options);
+      assert.equal(report.logitsSha256, reference.logitsSha256, `${dataParallel}x${tensorParallel} ${schedule}`);
+    }
+  }
+});
