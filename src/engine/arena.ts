@@ -28,9 +28,13 @@ export class Arena {
     // One page more, so that kernels may read (never use) a vector past the last region.
     const pages = Math.ceil(this.#next / pageBytes) + 1;
     if (pages * pageBytes > largestMemory) {
-      throw new SmoeError('ENGINE_MEMORY', `one rank would need ${(this.#next / 2 ** 30).toFixed(1)} GiB, the limit is 4 GiB`, {
-        hint: 'use more ranks, fewer step tokens or fewer cache positions',
-      });
+      throw new SmoeError(
+        'ENGINE_MEMORY',
+        `one rank would need ${(this.#next / 2 ** 30).toFixed(1)} GiB, the limit is 4 GiB`,
+        {
+          hint: 'use more ranks, fewer step tokens or fewer cache positions',
+        },
+      );
     }
     return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   }

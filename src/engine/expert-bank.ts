@@ -60,12 +60,28 @@ export class ExpertBank {
   routerLogits(layer: number, hidden: number, rows: number, normalized: number, logits: number): void {
     const { hiddenSize, experts, rmsEpsilon } = this.#config;
     const weights = this.#layers[layer]!;
-    this.#kernels.rmsNorm(hidden, hiddenSize, weights.postAttentionNorm, normalized, hiddenSize, rows, hiddenSize, rmsEpsilon);
+    this.#kernels.rmsNorm(
+      hidden,
+      hiddenSize,
+      weights.postAttentionNorm,
+      normalized,
+      hiddenSize,
+      rows,
+      hiddenSize,
+      rmsEpsilon,
+    );
     this.#kernels.matmul(normalized, hiddenSize, rows, weights.router, logits, experts);
   }
 
   /** Norm, router and top-k: ids and weights [rows, k], ascending expert id within a row. */
-  normalizeAndRoute(layer: number, hidden: number, rows: number, normalized: number, ids: number, weights: number): void {
+  normalizeAndRoute(
+    layer: number,
+    hidden: number,
+    rows: number,
+    normalized: number,
+    ids: number,
+    weights: number,
+  ): void {
     const { experts, topK, normalizeTopK } = this.#config;
     const logits = this.#buffers.routerLogits;
     this.routerLogits(layer, hidden, rows, normalized, logits);

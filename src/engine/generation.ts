@@ -71,7 +71,8 @@ export class Generation {
     );
     for (const { request, options } of waiting) {
       this.#outputs.set(request, { request, tokens: [], finishReason: 'length', tokenMs: [] });
-      if (options.stopStrings.length > 0) this.#stops.set(request, new StopWatcher(parts.tokenizer(), options.stopStrings));
+      if (options.stopStrings.length > 0)
+        this.#stops.set(request, new StopWatcher(parts.tokenizer(), options.stopStrings));
     }
     this.#batcher = new Batcher(waiting, parts.cache, this.#integers, parts.stepTokens);
   }
@@ -117,7 +118,12 @@ export class Generation {
     this.#integers[own / 4] = tokens;
     const bytes = part.ranks * 4;
     const counts = new Int32Array(part.ranks).fill(4);
-    world.allGather(new Uint8Array(memory.buffer, own, 4), new Uint8Array(memory.buffer, buffers.activity, bytes), counts, 'control');
+    world.allGather(
+      new Uint8Array(memory.buffer, own, 4),
+      new Uint8Array(memory.buffer, buffers.activity, bytes),
+      counts,
+      'control',
+    );
     return new Int32Array(memory.buffer, buffers.activity, part.ranks).some((active) => active > 0);
   }
 
@@ -193,7 +199,10 @@ function snapshot(world: Communicator): Snapshot {
 }
 
 function subtract(before: Record<Purpose, number>, after: Record<Purpose, number>): Record<Purpose, number> {
-  return Object.fromEntries(purposes.map((purpose) => [purpose, after[purpose] - before[purpose]])) as Record<Purpose, number>;
+  return Object.fromEntries(purposes.map((purpose) => [purpose, after[purpose] - before[purpose]])) as Record<
+    Purpose,
+    number
+  >;
 }
 
 function difference(before: Snapshot, after: Snapshot, start: number, step: PlannedStep, groupRanks: number): RankStep {

@@ -21,7 +21,8 @@ export function assertLayoutFits(config: ModelConfig, layout: Layout): void {
     throw new SmoeError('LAYOUT_UNSUPPORTED', message, { hint });
   };
   for (const [name, value] of Object.entries({ dp: dataParallel, tp: tensorParallel })) {
-    if (!Number.isInteger(value) || value < 1) refuse(`${name} = ${value} is not a positive whole number`, 'use 1, 2, 4, ...');
+    if (!Number.isInteger(value) || value < 1)
+      refuse(`${name} = ${value} is not a positive whole number`, 'use 1, 2, 4, ...');
   }
   if ((tensorParallel & (tensorParallel - 1)) !== 0 || config.heads % tensorParallel !== 0) {
     const fitting = [1, 2, 4, 8, 16, 32, 64].filter((degree) => config.heads % degree === 0);
@@ -31,14 +32,20 @@ export function assertLayoutFits(config: ModelConfig, layout: Layout): void {
     );
   }
   if (config.headDimension % 16 !== 0) {
-    throw new SmoeError('MODEL_UNSUPPORTED', `attention heads of ${config.headDimension} elements: the kernels need a multiple of 16`);
+    throw new SmoeError(
+      'MODEL_UNSUPPORTED',
+      `attention heads of ${config.headDimension} elements: the kernels need a multiple of 16`,
+    );
   }
   const keyValueHeads = config.keyValueHeads;
   if (keyValueHeads % tensorParallel !== 0 && tensorParallel % keyValueHeads !== 0) {
     refuse(`tp = ${tensorParallel} fits neither into nor around ${keyValueHeads} key-value heads`, 'use a smaller tp');
   }
   if (dataParallel * tensorParallel > config.experts) {
-    refuse(`${dataParallel * tensorParallel} ranks are more than the ${config.experts} experts of a layer`, 'use fewer ranks');
+    refuse(
+      `${dataParallel * tensorParallel} ranks are more than the ${config.experts} experts of a layer`,
+      'use fewer ranks',
+    );
   }
 }
 

@@ -72,4 +72,11 @@ export interface RankReport {
 
 export type RankEvent =
   | { type: 'step'; rank: number; index: number; step: RankStep }
-  | { type: 'token'; index: number; request: number; token: number; generated: number; finishReason: FinishReason | undefined };
+  | {
+      type: 'token';
+      index: number;
+      request: number;
+      token: number;
+      generated: number;
+      finishReason: FinishReason | undefined;
+    };

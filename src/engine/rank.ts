@@ -79,7 +79,14 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     if (schedule === undefined) {
       schedule = createSchedule(job.schedule, resources, () => {
         const predictor = createPredictor(job.predictor, data.plan);
-        return new PredictedSlices(resources, buffers.transformer, data.plan, part.dataParallelRank, predictor, data.stepTokens);
+        return new PredictedSlices(
+          resources,
+          buffers.transformer,
+          data.plan,
+          part.dataParallelRank,
+          predictor,
+          data.stepTokens,
+        );
       });
       schedules.set(key, schedule);
     }

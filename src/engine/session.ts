@@ -105,7 +105,11 @@ class ThreadSession implements Session {
     if (tokens.length === 0) refuse('PROMPT_EMPTY', 'the prompt has no tokens', 'give at least one token of text');
     const bad = tokens.findIndex((token) => token < 0 || token >= vocabularySize);
     if (bad !== -1) {
-      refuse('PROMPT_TOKEN', `token ${tokens[bad]} at position ${bad} is outside the vocabulary of ${vocabularySize}`, 'use the model’s own tokenizer');
+      refuse(
+        'PROMPT_TOKEN',
+        `token ${tokens[bad]} at position ${bad} is outside the vocabulary of ${vocabularySize}`,
+        'use the model’s own tokenizer',
+      );
     }
     if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
       refuse('REQUEST_LENGTH', `${maxNewTokens} new tokens were asked for`, 'ask for at least 1');
@@ -118,7 +122,11 @@ class ThreadSession implements Session {
       );
     }
     if (pagesFor(tokens.length + maxNewTokens) > pagesFor(this.options.cachePositions)) {
-      refuse('PROMPT_TOO_LONG', `needs more than the ${this.options.cachePositions} cache positions of this session`, 'open it with more');
+      refuse(
+        'PROMPT_TOO_LONG',
+        `needs more than the ${this.options.cachePositions} cache positions of this session`,
+        'open it with more',
+      );
     }
   }
 
@@ -167,7 +175,9 @@ class ThreadSession implements Session {
         };
       }
     }
-    const bytes = Object.fromEntries(purposes.map((purpose) => [purpose, sum(reports, (report) => report.bytes[purpose])]));
+    const bytes = Object.fromEntries(
+      purposes.map((purpose) => [purpose, sum(reports, (report) => report.bytes[purpose])]),
+    );
     const layers = Array.from({ length: this.#config.layers }, (_, layer) => layerFigures(reports, layer));
     const { tensorParallel } = this.options.layout;
     const logits = mergeLogits(reports, job.logits, outputs, requests, this.#config.vocabularySize, tensorParallel);
@@ -228,7 +238,9 @@ function mergeSteps(steps: RankStep[]): StepRecord {
     milliseconds: slowest,
     computeMs,
     communicationMs,
-    bytes: Object.fromEntries(purposes.map((purpose) => [purpose, sum(steps, (step) => step.bytes[purpose])])) as Record<Purpose, number>,
+    bytes: Object.fromEntries(
+      purposes.map((purpose) => [purpose, sum(steps, (step) => step.bytes[purpose])]),
+    ) as Record<Purpose, number>,
   };
 }
 

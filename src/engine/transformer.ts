@@ -56,7 +56,13 @@ export class Transformer {
     this.#weights = weights;
     this.#buffers = buffers;
     this.#cache = cache;
-    kernels.ropeTables(buffers.ropeCos, buffers.ropeSin, config.maximumPositions, config.headDimension, config.ropeTheta);
+    kernels.ropeTables(
+      buffers.ropeCos,
+      buffers.ropeSin,
+      config.maximumPositions,
+      config.headDimension,
+      config.ropeTheta,
+    );
   }
 
   /** Embeds and runs all layers; afterwards `buffers.hidden` [T, H] is the last layer's output on every tensor rank. */
@@ -91,7 +97,16 @@ export class Transformer {
     const { hidden, normalized, logits } = this.#buffers;
     const gathered = this.#buffers.headSums[0]!;
     this.#kernels.gatherRows(hidden, rowsPointer, gathered, rows, hiddenSize);
-    this.#kernels.rmsNorm(gathered, hiddenSize, this.#weights.finalNorm, normalized, hiddenSize, rows, hiddenSize, rmsEpsilon);
+    this.#kernels.rmsNorm(
+      gathered,
+      hiddenSize,
+      this.#weights.finalNorm,
+      normalized,
+      hiddenSize,
+      rows,
+      hiddenSize,
+      rmsEpsilon,
+    );
     const { tensorParallel, tensorParallelRank } = this.#part;
     const { first, end } = panelRange(vocabularySize, tensorParallel, tensorParallelRank);
     this.#kernels.matmul(normalized, hiddenSize, rows, this.#weights.output, logits, vocabularySize, first, end);
@@ -106,7 +121,16 @@ export class Transformer {
     const part = this.#part;
     const weights = this.#weights.attention[layer]!;
     const buffers = this.#buffers;
-    kernels.rmsNorm(buffers.hidden, hiddenSize, weights.inputNorm, buffers.normalized, hiddenSize, tokens, hiddenSize, rmsEpsilon);
+    kernels.rmsNorm(
+      buffers.hidden,
+      hiddenSize,
+      weights.inputNorm,
+      buffers.normalized,
+      hiddenSize,
+      tokens,
+      hiddenSize,
+      rmsEpsilon,
+    );
     const query = this.#project(weights.query, weights.queryNorm, buffers.query, tokens, part.firstHead);
     const key = this.#project(weights.key, weights.keyNorm, buffers.key, tokens, part.firstKeyValueHead);
     this.#matmul(weights.value, buffers.value, tokens);
@@ -190,7 +214,14 @@ export class Transformer {
    * Output projection summed over `leaves` leaves of `headsPerLeaf` heads each, as a balanced binary tree, into
    * headSums[level]; a tensor rank's heads are a subtree of the whole model's tree.
    */
-  #sumHeads(heads: PackedWeight[], leaf: number, leaves: number, headsPerLeaf: number, tokens: number, level: number): void {
+  #sumHeads(
+    heads: PackedWeight[],
+    leaf: number,
+    leaves: number,
+    headsPerLeaf: number,
+    tokens: number,
+    level: number,
+  ): void {
     const { headSums } = this.#buffers;
     const count = tokens * this.#config.hiddenSize;
     if (leaves > 1) {
@@ -223,6 +254,9 @@ function panelRange(vocabularySize: number, ranks: number, rank: number): { firs
 export function vocabularyRanges(vocabularySize: number, ranks: number): { first: number; end: number }[] {
   return Array.from({ length: ranks }, (_, rank) => {
     const { first, end } = panelRange(vocabularySize, ranks, rank);
-    return { first: Math.min(first * Kernels.panelWidth, vocabularySize), end: Math.min(end * Kernels.panelWidth, vocabularySize) };
+    return {
+      first: Math.min(first * Kernels.panelWidth, vocabularySize),
+      end: Math.min(end * Kernels.panelWidth, vocabularySize),
+    };
   });
 }

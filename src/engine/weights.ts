@@ -44,7 +44,11 @@ export class WeightLoader {
     const { hiddenSize, headDimension, expertWidth } = config;
     this.#checkpoint = checkpoint;
     this.#steps = [];
-    this.#stagingBytes = Math.max(leastStagingBytes, 2 * expertWidth * hiddenSize * 4, 16 * config.heads * headDimension * 4);
+    this.#stagingBytes = Math.max(
+      leastStagingBytes,
+      2 * expertWidth * hiddenSize * 4,
+      16 * config.heads * headDimension * 4,
+    );
     this.#staging = arena.reserve(this.#stagingBytes);
 
     const vector = (name: string, length: number): number => {
@@ -133,7 +137,13 @@ class LoadStep {
   readonly #staging: number;
   readonly #stagingBytes: number;
 
-  constructor(checkpoint: Checkpoint, kernels: Kernels, memory: WebAssembly.Memory, staging: number, stagingBytes: number) {
+  constructor(
+    checkpoint: Checkpoint,
+    kernels: Kernels,
+    memory: WebAssembly.Memory,
+    staging: number,
+    stagingBytes: number,
+  ) {
     this.#checkpoint = checkpoint;
     this.#kernels = kernels;
     this.#bytes = new Uint8Array(memory.buffer);
@@ -158,7 +168,14 @@ class LoadStep {
    * Rows `firstRow .. firstRow + rows` of a [*, inputs] tensor; each target takes its own `target.inputs` columns, the first
    * from `firstColumn`, the next behind it.
    */
-  rows(name: string, firstRow: number, rows: number, inputs: number, firstColumn: number, targets: PackedWeight[]): void {
+  rows(
+    name: string,
+    firstRow: number,
+    rows: number,
+    inputs: number,
+    firstColumn: number,
+    targets: PackedWeight[],
+  ): void {
     const rowBytes = inputs * elementBytes(targets[0]!.type);
     const panel = Kernels.panelWidth;
     const chunk = Math.max(panel, Math.floor(this.#stagingBytes / rowBytes / panel) * panel);

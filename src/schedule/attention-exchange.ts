@@ -26,13 +26,20 @@ export class AttentionExchange {
     if (tensorGroup.size === 1) return this.#addInPlace(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     slices.counts.forEach((count, rank) => (this.#floatCounts[rank] = count * hiddenSize));
-    const [source, target] = slices.order === undefined ? [input.attention, buffers.shuffled] : [buffers.shuffled, input.attention];
+    const [source, target] =
+      slices.order === undefined ? [input.attention, buffers.shuffled] : [buffers.shuffled, input.attention];
     if (slices.order !== undefined) {
       this.#resources.integers.set(slices.order, buffers.order / 4);
       kernels.gatherRows(input.attention, buffers.order, buffers.shuffled, input.tokens, hiddenSize);
     }
-    tensorGroup.reduceScatter(this.#floats(source, input.tokens), this.#floatCounts, this.#floats(target, rows), 'attention');
-    if (slices.order === undefined) kernels.copy(input.hidden + first * hiddenSize * 4, buffers.residual, rows * hiddenSize * 4);
+    tensorGroup.reduceScatter(
+      this.#floats(source, input.tokens),
+      this.#floatCounts,
+      this.#floats(target, rows),
+      'attention',
+    );
+    if (slices.order === undefined)
+      kernels.copy(input.hidden + first * hiddenSize * 4, buffers.residual, rows * hiddenSize * 4);
     else kernels.gatherRows(input.hidden, buffers.order + first * 4, buffers.residual, rows, hiddenSize);
     kernels.addRows(buffers.residual, target, rows * hiddenSize);
     return buffers.residual;

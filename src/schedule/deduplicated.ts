@@ -228,7 +228,8 @@ export class DeduplicatedSchedule implements MoeSchedule {
       let idAt = (at + pairs * 4) / 2;
       const countAt = (at + pairs * 6) / 2;
       for (let i = 0; i < count; i++, guest++) {
-        for (let j = this.#halves[countAt + i]!; j > 0; j--) visit(this.#halves[idAt++]!, firstRow + i, guest, floats[weightAt++]!);
+        for (let j = this.#halves[countAt + i]!; j > 0; j--)
+          visit(this.#halves[idAt++]!, firstRow + i, guest, floats[weightAt++]!);
       }
     }
     return guest;

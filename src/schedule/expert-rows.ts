@@ -89,7 +89,8 @@ export class ExpertRowSchedule implements MoeSchedule {
   /** 1. Rows per (rank, expert block). */
   #countOwnRows(layer: number, rows: number): void {
     const { world, ownership } = this.#resources;
-    for (const owned of ownership.ownedExperts[layer]!) owned.forEach((expert, block) => (this.#blockOf[expert] = block));
+    for (const owned of ownership.ownedExperts[layer]!)
+      owned.forEach((expert, block) => (this.#blockOf[expert] = block));
     this.#rowsTo.fill(0);
     this.#load.fill(0);
     this.#work.begin();
@@ -100,7 +101,11 @@ export class ExpertRowSchedule implements MoeSchedule {
     });
   }
 
-  #forEachOwnPair(layer: number, rows: number, visit: (row: number, expert: number, rank: number, weight: number) => void): void {
+  #forEachOwnPair(
+    layer: number,
+    rows: number,
+    visit: (row: number, expert: number, rank: number, weight: number) => void,
+  ): void {
     const { world, ownership, topK, buffers, integers, floats } = this.#resources;
     const ids = buffers.expertIds / 4;
     const weights = buffers.expertWeights / 4;

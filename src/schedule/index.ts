@@ -5,7 +5,10 @@ import type { MoeSchedule, ScheduleResources } from './schedule.ts';
 import { ContiguousSlices, type SliceChooser } from './token-slices.ts';
 
 /** Every schedule by name; `speculativeSlices` is asked for only by `speculative`. */
-const schedules: Record<ScheduleName, (resources: ScheduleResources, speculativeSlices: () => SliceChooser) => MoeSchedule> = {
+const schedules: Record<
+  ScheduleName,
+  (resources: ScheduleResources, speculativeSlices: () => SliceChooser) => MoeSchedule
+> = {
   'deepspeed-moe': (resources) => new ExpertRowSchedule('deepspeed-moe', resources, true),
   alltoallv: (resources) => new ExpertRowSchedule('alltoallv', resources, false),
   dedup: (resources) => new DeduplicatedSchedule('dedup', resources, new ContiguousSlices(resources.tensorGroup.size)),

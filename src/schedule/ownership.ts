@@ -69,7 +69,14 @@ export class Ownership {
    * @param experts ids of the token's k experts start at `offset`
    * @param serving [k] output
    */
-  servingRanks(layer: number, home: number, experts: Int32Array, offset: number, topK: number, serving: Int32Array): void {
+  servingRanks(
+    layer: number,
+    home: number,
+    experts: Int32Array,
+    offset: number,
+    topK: number,
+    serving: Int32Array,
+  ): void {
     for (let i = 0; i < topK; i++) serving[i] = this.ownerRank(layer, experts[offset + i]!);
     const copies = this.#copies;
     if (copies === undefined) return;

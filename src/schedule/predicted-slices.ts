@@ -99,7 +99,8 @@ export class PredictedSlices implements SliceChooser {
     let at = 0;
     counts.forEach((count, rank) => {
       const first = (this.#firstRank + rank) * block;
-      for (let end = at + count; at < end; at++) {
+      const end = at + count;
+      for (; at < end; at++) {
         const token = order[at]!;
         let home = first;
         for (let device = first + 1; device < first + block; device++) {
