@@ -54,6 +54,8 @@ export interface RunOptions {
   requests: GenerationRequest[];
   logits: LogitsKept;
   recordRouting: boolean;
+  /** Compute one half of each step's tokens while the other half communicates; default off. No bit changes. */
+  overlap?: boolean;
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
   placement?: Int32Array;
   /** Called as tokens are made, in order within a request. */

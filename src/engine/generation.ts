@@ -1,7 +1,8 @@
 import { purposes, type Communicator, type Purpose } from '../comm/communicator.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import type { RoutingObserver } from '../schedule/routing-observer.ts';
-import type { MoeSchedule } from '../schedule/schedule.ts';
+import { runLayer, runLayerOverlapped } from '../schedule/drive.ts';
+import type { LayerInput, MoeSchedule } from '../schedule/schedule.ts';
 import type { FinishReason } from './api.ts';
 import { Batcher, type PlannedStep, type Sequence } from './batcher.ts';
 import type { PageCache } from './page-cache.ts';
@@ -11,6 +12,9 @@ import type { LogitsChunk, RankEvent, RankJob, RankOutput, RankReport, RankStep 
 import { StopWatcher } from './stop-strings.ts';
 import type { TokenSampler, VocabularyRange } from './token-sampler.ts';
 import type { Transformer } from './transformer.ts';
+
+/** Steps of fewer tokens are not cut in two: their messages are too small to be worth twice as many. */
+const fewestOverlappedTokens = 32;
 
 /** The parts of a rank that a run needs. */
 export interface GenerationParts {
@@ -23,6 +27,7 @@ export interface GenerationParts {
   sampler: TokenSampler;
   vocabulary: VocabularyRange;
   vocabularySize: number;
+  hiddenSize: number;
   stepTokens: number;
   endTokenIds: number[];
   /** Loaded on first use, for stop strings. */
@@ -35,7 +40,7 @@ export interface GenerationParts {
 export class Generation {
   readonly #parts: GenerationParts;
   readonly #job: RankJob;
-  readonly #schedule: MoeSchedule;
+  readonly #schedules: readonly [MoeSchedule, MoeSchedule];
   readonly #integers: Int32Array;
   readonly #batcher: Batcher;
   readonly #outputs: Map<number, RankOutput>;
@@ -44,10 +49,10 @@ export class Generation {
   readonly #logits: LogitsChunk[];
   #startedAt: number;
 
-  constructor(parts: GenerationParts, job: RankJob, schedule: MoeSchedule) {
+  constructor(parts: GenerationParts, job: RankJob, schedules: readonly [MoeSchedule, MoeSchedule]) {
     this.#parts = parts;
     this.#job = job;
-    this.#schedule = schedule;
+    this.#schedules = schedules;
     this.#integers = new Int32Array(parts.memory.buffer);
     this.#outputs = new Map();
     this.#stops = new Map();
@@ -87,9 +92,10 @@ export class Generation {
       const start = performance.now();
       const traffic = snapshot(world);
       const step = this.#batcher.next();
-      if (!this.#anyGroupActive(step.batch.tokens)) break;
+      const largestGroup = this.#largestGroup(step.batch.tokens);
+      if (largestGroup === 0) break;
       observer.step = index;
-      this.#parts.transformer.forward(step.batch, this.#schedule);
+      this.#parts.transformer.forward(step.batch, this.#moeRunner(largestGroup));
       this.#batcher.advance(step);
       const finished = this.#sample(step, index);
       const record = difference(traffic, snapshot(world), start, step, part.tensorParallel);
@@ -110,21 +116,25 @@ export class Generation {
     };
   }
 
-  /** Groups step together; with one group no message is needed. */
-  #anyGroupActive(tokens: number): boolean {
+  /** The same on every rank, since ranks must agree on how many collectives a layer has. */
+  #moeRunner(largestGroup: number): (input: LayerInput) => void {
+    const rowBytes = this.#parts.hiddenSize * 4;
+    if (this.#job.overlap && largestGroup >= fewestOverlappedTokens) {
+      return (input) => runLayerOverlapped(this.#schedules, input, rowBytes);
+    }
+    return (input) => runLayer(this.#schedules[0], input);
+  }
+
+  /** Most tokens any group has in this step; groups step together, and with one group no message is needed. */
+  #largestGroup(tokens: number): number {
     const { world, part, buffers, memory } = this.#parts;
-    if (part.ranks === part.tensorParallel) return tokens > 0;
+    if (part.ranks === part.tensorParallel) return tokens;
     const own = buffers.activity + part.ranks * 4;
     this.#integers[own / 4] = tokens;
-    const bytes = part.ranks * 4;
+    const all = new Uint8Array(memory.buffer, buffers.activity, part.ranks * 4);
     const counts = new Int32Array(part.ranks).fill(4);
-    world.allGather(
-      new Uint8Array(memory.buffer, own, 4),
-      new Uint8Array(memory.buffer, buffers.activity, bytes),
-      counts,
-      'control',
-    );
-    return new Int32Array(memory.buffer, buffers.activity, part.ranks).some((active) => active > 0);
+    world.allGather(new Uint8Array(memory.buffer, own, 4), all, counts, 'control');
+    return Math.max(...new Int32Array(memory.buffer, buffers.activity, part.ranks));
   }
 
   /** Logits of the rows that need them, next tokens, ends. Returns the sequences that have finished. */

@@ -42,7 +42,8 @@ export interface TransformerBuffers {
 export interface RankBuffers {
   transformer: TransformerBuffers;
   bank: ExpertBankBuffers;
-  schedule: ScheduleBuffers;
+  /** The second serves the second of two overlapping micro-batches: half a step's tokens. */
+  schedules: [ScheduleBuffers, ScheduleBuffers];
 }
 
 /**
@@ -58,7 +59,7 @@ export function reserveBuffers(
   ownership: Ownership,
   stepTokens: number,
 ): RankBuffers {
-  const { hiddenSize, headDimension, experts, topK, expertWidth, vocabularySize } = config;
+  const { hiddenSize, headDimension, experts, expertWidth, vocabularySize } = config;
   const rowBytes = hiddenSize * 4;
   const allHeads = config.queryKeyNorm === 'full';
   const queryWidth = (allHeads ? config.heads : part.heads) * headDimension;
@@ -96,6 +97,25 @@ export function reserveBuffers(
     output: arena.reserve(expertChunkRows * rowBytes),
   };
 
+  return {
+    transformer,
+    bank,
+    schedules: [
+      reserveScheduleBuffers(arena, config, part, ownership, stepTokens),
+      reserveScheduleBuffers(arena, config, part, ownership, Math.ceil(stepTokens / 2)),
+    ],
+  };
+}
+
+function reserveScheduleBuffers(
+  arena: Arena,
+  { hiddenSize, topK }: ModelConfig,
+  part: Partition,
+  ownership: Ownership,
+  stepTokens: number,
+): ScheduleBuffers {
+  const rowBytes = hiddenSize * 4;
+  const slice = Math.ceil(stepTokens / part.tensorParallel);
   const peers = part.ranks - 1;
   const owned = ownership.largestOwned();
   // Rows to or from one peer: at most one per (token, expert held there); padded blocks reach the slice's size each.
@@ -105,7 +125,7 @@ export function reserveBuffers(
   // Deduplicated segments: rows plus routing (6 bytes a pair, 2 a row), rounded up to whole rows per peer.
   const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2)) / rowBytes) + 1);
   const sendRows = Math.max(exchangeRows, segmentRows);
-  const schedule: ScheduleBuffers = {
+  return {
     shuffled: arena.reserve(stepTokens * rowBytes),
     order: arena.reserve(stepTokens * 4),
     residual: arena.reserve(slice * rowBytes),
@@ -126,5 +146,4 @@ export function reserveBuffers(
     sizesSent: arena.reserve(part.ranks * Math.max(2, owned) * 4),
     sizesReceived: arena.reserve(part.ranks * Math.max(2, owned) * 4),
   };
-  return { transformer, bank, schedule };
 }

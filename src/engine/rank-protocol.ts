@@ -31,6 +31,8 @@ export interface RankJob {
   /** [request] first row in the routing record; every request has prompt + maxNewTokens rows. */
   firstRecordRow: Int32Array;
   recordRouting: boolean;
+  /** Run layers as two micro-batches that hide each other's communication. */
+  overlap: boolean;
   logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;

@@ -39,7 +39,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const integers = new Int32Array(memory.buffer);
   const tensorGroup = world.split(part.dataParallelRank, part.tensorParallelRank);
   const observer = new RoutingObserver(ownership, rank, config.layers, config.topK);
-  const resources: ScheduleResources = {
+  const resources = buffers.schedules.map((scheduleBuffers): ScheduleResources => ({
     kernels,
     floats: new Float32Array(memory.buffer),
     integers,
@@ -51,8 +51,8 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     observer,
     hiddenSize: config.hiddenSize,
     topK: config.topK,
-    buffers: buffers.schedule,
-  };
+    buffers: scheduleBuffers,
+  }));
   const ranges = vocabularyRanges(config.vocabularySize, part.tensorParallel);
   let tokenizer: Tokenizer | undefined;
   const parts: GenerationParts = {
@@ -65,6 +65,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges),
     vocabulary: ranges[part.tensorParallelRank]!,
     vocabularySize: config.vocabularySize,
+    hiddenSize: config.hiddenSize,
     stepTokens: data.stepTokens,
     endTokenIds: config.endTokenIds,
     tokenizer: () => (tokenizer ??= loadTokenizer(data.modelDirectory)),
@@ -72,25 +73,26 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     emit: (event) => context.emit(event),
   };
 
-  const schedules = new Map<string, MoeSchedule>();
-  const scheduleFor = (job: RankJob): MoeSchedule => {
+  const schedules = new Map<string, [MoeSchedule, MoeSchedule]>();
+  const schedulesFor = (job: RankJob): [MoeSchedule, MoeSchedule] => {
     const key = `${job.schedule}/${job.predictor}`;
-    let schedule = schedules.get(key);
-    if (schedule === undefined) {
-      schedule = createSchedule(job.schedule, resources, () => {
+    const known = schedules.get(key);
+    if (known !== undefined) return known;
+    const made = resources.map((own) =>
+      createSchedule(job.schedule, own, () => {
         const predictor = createPredictor(job.predictor, data.plan);
         return new PredictedSlices(
-          resources,
+          own,
           buffers.transformer,
           data.plan,
           part.dataParallelRank,
           predictor,
           data.stepTokens,
         );
-      });
-      schedules.set(key, schedule);
-    }
-    return schedule;
+      }),
+    ) as [MoeSchedule, MoeSchedule];
+    schedules.set(key, made);
+    return made;
   };
-  return (job) => new Generation(parts, job, scheduleFor(job)).run();
+  return (job) => new Generation(parts, job, schedulesFor(job)).run();
 }

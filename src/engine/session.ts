@@ -146,6 +146,7 @@ class ThreadSession implements Session {
       placement,
       firstRecordRow,
       recordRouting: options.recordRouting,
+      overlap: options.overlap ?? false,
       logits: options.logits,
       streaming: options.onToken !== undefined,
     };

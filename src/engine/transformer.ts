@@ -1,6 +1,6 @@
 import { Kernels, type PackedWeight } from '../kernels/kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
-import type { LayerInput, MoeSchedule } from '../schedule/schedule.ts';
+import type { LayerInput } from '../schedule/schedule.ts';
 import { headTreeLeaves, type Partition } from './partition.ts';
 import type { PageCache } from './page-cache.ts';
 import type { TransformerBuffers } from './rank-buffers.ts';
@@ -65,8 +65,12 @@ export class Transformer {
     );
   }
 
-  /** Embeds and runs all layers; afterwards `buffers.hidden` [T, H] is the last layer's output on every tensor rank. */
-  forward(batch: StepBatch, schedule: MoeSchedule): void {
+  /**
+   * Embeds and runs all layers; afterwards `buffers.hidden` [T, H] is the last layer's output on every tensor rank.
+   *
+   * @param runMoe from attention's partial sums to the next layer's input
+   */
+  forward(batch: StepBatch, runMoe: (input: LayerInput) => void): void {
     const { hidden, tokenIds, positions, headSums } = this.#buffers;
     this.#integers.set(batch.tokenIds, tokenIds / 4);
     this.#integers.set(batch.positions, positions / 4);
@@ -82,7 +86,7 @@ export class Transformer {
     for (let layer = 0; layer < this.#config.layers; layer++) {
       if (batch.tokens > 0) this.#attention(layer, batch);
       input.layer = layer;
-      schedule.runLayer(input);
+      runMoe(input);
     }
   }
 

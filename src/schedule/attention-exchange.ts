@@ -1,4 +1,5 @@
-import type { LayerInput, ScheduleResources } from './schedule.ts';
+import type { CommunicationRequest } from '../comm/communicator.ts';
+import type { LayerInput, LayerSteps, ScheduleResources } from './schedule.ts';
 import type { TokenSlices } from './token-slices.ts';
 
 /**
@@ -21,7 +22,7 @@ export class AttentionExchange {
    *
    * @returns pointer [S, H] of this rank's residual rows
    */
-  reduceScatter(input: LayerInput, slices: TokenSlices): number {
+  *reduceScatter(input: LayerInput, slices: TokenSlices): Generator<CommunicationRequest, number, void> {
     const { kernels, tensorGroup, hiddenSize, buffers } = this.#resources;
     if (tensorGroup.size === 1) return this.#addInPlace(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
@@ -32,7 +33,7 @@ export class AttentionExchange {
       this.#resources.integers.set(slices.order, buffers.order / 4);
       kernels.gatherRows(input.attention, buffers.order, buffers.shuffled, input.tokens, hiddenSize);
     }
-    tensorGroup.reduceScatter(
+    yield tensorGroup.startReduceScatter(
       this.#floats(source, input.tokens),
       this.#floatCounts,
       this.#floats(target, rows),
@@ -46,11 +47,11 @@ export class AttentionExchange {
   }
 
   /** All-reduce, as schedules without a scattered residual do; returns the residual rows of this rank's contiguous slice. */
-  allReduce(input: LayerInput, slices: TokenSlices): number {
+  *allReduce(input: LayerInput, slices: TokenSlices): Generator<CommunicationRequest, number, void> {
     const { kernels, tensorGroup, hiddenSize, buffers } = this.#resources;
     if (tensorGroup.size === 1) return this.#addInPlace(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
-    tensorGroup.allReduce(this.#floats(input.attention, input.tokens), 'attention');
+    yield tensorGroup.startAllReduce(this.#floats(input.attention, input.tokens), 'attention');
     const offset = first * hiddenSize * 4;
     kernels.copy(input.hidden + offset, buffers.residual, rows * hiddenSize * 4);
     kernels.addRows(buffers.residual, input.attention + offset, rows * hiddenSize);
@@ -58,14 +59,14 @@ export class AttentionExchange {
   }
 
   /** All-gather (undoing the shuffle): residual slices of all ranks -> hidden [T, H]. */
-  allGather(input: LayerInput, slices: TokenSlices): void {
+  *allGather(input: LayerInput, slices: TokenSlices): LayerSteps {
     const { kernels, tensorGroup, hiddenSize, buffers, bytes } = this.#resources;
     if (tensorGroup.size === 1) return;
     const rowBytes = hiddenSize * 4;
     slices.counts.forEach((count, rank) => (this.#byteCounts[rank] = count * rowBytes));
     const target = slices.order === undefined ? input.hidden : buffers.shuffled;
     const sent = this.#byteCounts[tensorGroup.rank]!;
-    tensorGroup.allGather(
+    yield tensorGroup.startAllGather(
       bytes.subarray(buffers.residual, buffers.residual + sent),
       bytes.subarray(target, target + input.tokens * rowBytes),
       this.#byteCounts,

@@ -1,7 +1,7 @@
 import { AttentionExchange, sliceOf } from './attention-exchange.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
-import type { LayerInput, MoeSchedule, ScheduleResources } from './schedule.ts';
+import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
 import type { SliceChooser } from './token-slices.ts';
 
 /** Bytes of a dispatched row's routing: one uint16 count per row; per (row, expert) pair a f32 weight and a uint16 id. */
@@ -56,12 +56,12 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#eightAt = Int32Array.from({ length: ranks }, (_, rank) => rank * 8);
   }
 
-  runLayer(input: LayerInput): void {
+  *layer(input: LayerInput): LayerSteps {
     const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats } = this.#resources;
     const { layer } = input;
     const slices = this.#slices.choose(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
-    const residual = this.#attention.reduceScatter(input, slices);
+    const residual = yield* this.#attention.reduceScatter(input, slices);
     experts.normalizeAndRoute(layer, residual, rows, buffers.input, buffers.expertIds, buffers.expertWeights);
     const recordRows =
       slices.order === undefined
@@ -70,13 +70,13 @@ export class DeduplicatedSchedule implements MoeSchedule {
     observer.observe(layer, rows, integers, buffers.expertIds / 4, floats, buffers.expertWeights / 4, recordRows);
 
     this.#routeOwnRows(layer, rows);
-    this.#exchangeSizes();
-    this.#dispatch(layer, rows);
+    yield* this.#exchangeSizes();
+    yield* this.#dispatch(layer, rows);
     const guests = this.#placeWork(layer, rows);
     this.#compute(layer, rows, guests);
-    this.#combine(rows);
+    yield* this.#combine(rows);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
-    this.#attention.allGather(input, slices);
+    yield* this.#attention.allGather(input, slices);
   }
 
   /** 1. Which ranks each own row goes to: row lists, sizes, and the count of own pairs. */
@@ -106,7 +106,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   }
 
   /** 2. Every rank learns how many rows and pairs each other rank sends it. */
-  #exchangeSizes(): void {
+  *#exchangeSizes(): LayerSteps {
     const { world, buffers, bytes, integers } = this.#resources;
     if (world.size === 1) return;
     for (let rank = 0; rank < world.size; rank++) {
@@ -114,7 +114,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       integers[buffers.sizesSent / 4 + 2 * rank + 1] = this.#pairsTo[rank]!;
     }
     const length = world.size * 8;
-    world.allToAll(
+    yield world.startAllToAll(
       bytes.subarray(buffers.sizesSent, buffers.sizesSent + length),
       this.#eight,
       this.#eightAt,
@@ -134,7 +134,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   }
 
   /** 3. Packs and sends one segment per remote rank; received rows align to whole rows of `buffers.input`. */
-  #dispatch(layer: number, rows: number): void {
+  *#dispatch(layer: number, rows: number): LayerSteps {
     const { world, kernels, hiddenSize, buffers, bytes } = this.#resources;
     if (world.size === 1) return;
     const rowBytes = hiddenSize * 4;
@@ -155,7 +155,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       kernels.gatherRows(buffers.input, list, buffers.send + this.#sendAt[rank]!, count, hiddenSize);
     }
     this.#packRouting(layer);
-    world.allToAll(
+    yield world.startAllToAll(
       bytes.subarray(buffers.send, buffers.send + sendEnd),
       this.#sendBytes,
       this.#sendAt,
@@ -251,7 +251,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   }
 
   /** 6. One row per guest goes back; own rows' sums end up in the first block of `homePartials`. */
-  #combine(rows: number): void {
+  *#combine(rows: number): LayerSteps {
     const { world, kernels, ownership, hiddenSize, buffers, bytes } = this.#resources;
     const rowBytes = hiddenSize * 4;
     if (world.size > 1) {
@@ -265,7 +265,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
         this.#receiveBytes[rank] = this.#rowsTo[rank]! * rowBytes;
         receiveEnd += this.#receiveBytes[rank]!;
       }
-      world.allToAll(
+      yield world.startAllToAll(
         bytes.subarray(buffers.guestPartials, buffers.guestPartials + sendEnd),
         this.#sendBytes,
         this.#sendAt,

@@ -1,7 +1,7 @@
 import { AttentionExchange, sliceOf } from './attention-exchange.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
-import type { LayerInput, MoeSchedule, ScheduleResources } from './schedule.ts';
+import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
 import { ContiguousSlices } from './token-slices.ts';
 
 /**
@@ -65,25 +65,25 @@ export class ExpertRowSchedule implements MoeSchedule {
     this.#sizeAt = Int32Array.from({ length: ranks }, (_, rank) => rank * blocks * 4);
   }
 
-  runLayer(input: LayerInput): void {
+  *layer(input: LayerInput): LayerSteps {
     const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats } = this.#resources;
     const { layer } = input;
     const slices = this.#slices.choose(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
-    const residual = this.#attention.allReduce(input, slices);
+    const residual = yield* this.#attention.allReduce(input, slices);
     experts.normalizeAndRoute(layer, residual, rows, buffers.input, buffers.expertIds, buffers.expertWeights);
     const recordRows = input.recordRows.subarray(first, first + rows);
     observer.observe(layer, rows, integers, buffers.expertIds / 4, floats, buffers.expertWeights / 4, recordRows);
 
     this.#countOwnRows(layer, rows);
-    this.#exchangeSizes();
+    yield* this.#exchangeSizes();
     this.#layOutSegments(rows);
-    this.#dispatch(layer, rows);
+    yield* this.#dispatch(layer, rows);
     this.#compute(layer, rows);
-    this.#combine(layer, rows);
+    yield* this.#combine(layer, rows);
     sumTree(kernels, buffers.homePartials, this.#resources.ownership.devices, rows * hiddenSize * 4, rows * hiddenSize);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
-    this.#attention.allGather(input, slices);
+    yield* this.#attention.allGather(input, slices);
   }
 
   /** 1. Rows per (rank, expert block). */
@@ -119,12 +119,12 @@ export class ExpertRowSchedule implements MoeSchedule {
   }
 
   /** 2. Block sizes to the experts' owners. */
-  #exchangeSizes(): void {
+  *#exchangeSizes(): LayerSteps {
     const { world, buffers, bytes, integers } = this.#resources;
     if (world.size === 1) return;
     integers.set(this.#rowsTo, buffers.sizesSent / 4);
     const length = this.#rowsTo.length * 4;
-    world.allToAll(
+    yield world.startAllToAll(
       bytes.subarray(buffers.sizesSent, buffers.sizesSent + length),
       this.#sizeBytes,
       this.#sizeAt,
@@ -164,7 +164,7 @@ export class ExpertRowSchedule implements MoeSchedule {
   }
 
   /** 4. Gathers and sends one row per remote pair; remembers each sent row's token and weight by send position. */
-  #dispatch(layer: number, rows: number): void {
+  *#dispatch(layer: number, rows: number): LayerSteps {
     const { world, kernels, hiddenSize, buffers, bytes, integers, floats } = this.#resources;
     if (world.size === 1) return;
     this.#placed.fill(0);
@@ -184,7 +184,7 @@ export class ExpertRowSchedule implements MoeSchedule {
       kernels.gatherRows(buffers.input, (tokens + first) * 4, buffers.send + first * hiddenSize * 4, count, hiddenSize);
     }
     const last = world.size - 1;
-    world.allToAll(
+    yield world.startAllToAll(
       bytes.subarray(buffers.send, buffers.send + this.#sendAt[last]! + this.#sendBytes[last]!),
       this.#sendBytes,
       this.#sendAt,
@@ -221,14 +221,14 @@ export class ExpertRowSchedule implements MoeSchedule {
   }
 
   /** 6. Outputs return along the dispatch's way; weighted at home, ascending expert id within a device. */
-  #combine(layer: number, rows: number): void {
+  *#combine(layer: number, rows: number): LayerSteps {
     const { world, kernels, ownership, hiddenSize, buffers, bytes } = this.#resources;
     if (world.size === 1) return;
     const rowBytes = hiddenSize * 4;
     const last = world.size - 1;
     const ownBytes = rows * rowBytes;
     for (let rank = 0; rank < world.size; rank++) this.#receiveAt[rank]! -= ownBytes;
-    world.allToAll(
+    yield world.startAllToAll(
       bytes.subarray(buffers.returned, buffers.returned + this.#receiveAt[last]! + this.#receiveBytes[last]!),
       this.#receiveBytes,
       this.#receiveAt,

@@ -1,4 +1,4 @@
-import type { Communicator } from '../comm/communicator.ts';
+import type { Communicator, CommunicationRequest } from '../comm/communicator.ts';
 import type { ExpertBank } from '../engine/expert-bank.ts';
 import type { Kernels } from '../kernels/kernels.ts';
 import type { Ownership } from './ownership.ts';
@@ -78,10 +78,16 @@ export interface LayerInput {
 }
 
 /**
+ * A layer under way: yields every collective it has started and must see complete before it goes on, so that whoever drives it
+ * may do other work meanwhile. Every rank yields the same collectives in the same order.
+ */
+export type LayerSteps = Generator<CommunicationRequest, void, void>;
+
+/**
  * How one MoE layer moves tokens: from partial attention outputs to next-layer hidden rows on every rank of the tensor
  * group. The engine does not know which schedule runs; results are the same bits under each.
  */
 export interface MoeSchedule {
   readonly name: string;
-  runLayer(input: LayerInput): void;
+  layer(input: LayerInput): LayerSteps;
 }

@@ -46,12 +46,13 @@ for (const family of tinyFamilies) {
       fc.integer({ min: 1, max: 1000 }),
       fc.integer({ min: 0, max: 3 }),
       fc.constantFrom(1, 5, 64),
-      async (prompts, layout, schedule, predictor, seed, copies, maximumStepTokens) => {
+      fc.boolean(),
+      async (prompts, layout, schedule, predictor, seed, copies, maximumStepTokens, overlap) => {
         const plan = randomPlan(directory, 4, seed, copies);
         const requests = prompts.map((tokens) => request(tokens, { maxNewTokens: 3 }));
         const placement = Int32Array.from(requests, (_, i) => (i * seed) % layout.dataParallel);
         const reference = await runOnce(directory, oneRank, plan, run({ requests, logits: 'all' }));
-        const options = run({ requests, schedule, predictor, placement, logits: 'all' });
+        const options = run({ requests, schedule, predictor, placement, overlap, logits: 'all' });
         const report = await runOnce(directory, layout, plan, options, { maximumStepTokens });
         assert.equal(report.logitsSha256, reference.logitsSha256);
         assert.equal(report.outputSha256, reference.outputSha256);
@@ -60,6 +61,26 @@ for (const family of tinyFamilies) {
     await fc.assert(property, { numRuns: 15, seed: 42 });
   });
 }
+
+test('micro-batches that overlap change no bit', async () => {
+  const directory = tinyDirectory('qwen3_moe');
+  const plan = randomPlan(directory, 4, 5);
+  const requests = [40, 25, 33].map((length, i) => request(Array.from({ length }, (_, j) => (i * 97 + j * 31) % 320)));
+  const reference = await runOnce(directory, oneRank, plan, run({ requests, logits: 'all' }));
+  for (const layout of layouts) {
+    await withSession(directory, layout, plan, async (session) => {
+      for (const schedule of scheduleNames) {
+        const placement = Int32Array.from(requests, () => 0);
+        const options = run({ requests, schedule, placement, predictor: 'pregate', logits: 'all' });
+        const plain = await session.run(options);
+        const overlapped = await session.run({ ...options, overlap: true });
+        assert.equal(overlapped.logitsSha256, reference.logitsSha256, `${schedule} overlapped`);
+        assert.equal(plain.logitsSha256, reference.logitsSha256);
+        if (layout.tensorParallel * layout.dataParallel > 1) assert.ok(overlapped.messages > plain.messages);
+      }
+    });
+  }
+});
 
 test('a plan of eight devices gives the same bits on eight, four, two and one ranks', async () => {
   const directory = tinyDirectory('qwen3_moe');
