@@ -40,6 +40,15 @@ export function layerNeeds(trace: RoutingTrace, expertOwner: Uint16Array, device
   return { pairs, bestDevice };
 }
 
+/** [V] occurrences of each token id. */
+export function tokenFrequency(trace: RoutingTrace): Int32Array {
+  const frequency = new Int32Array(trace.model.vocabularySize);
+  for (const id of trace.token) {
+    if (id >= 0) frequency[id]!++;
+  }
+  return frequency;
+}
+
 /**
  * Builds the tables of every table predictor from a profile (docs/method.md, token shuffling). Estimates are smoothed towards the
  * layer's average token; ids never seen take the row of their nearest neighbour by embedding, or the average without one.
@@ -55,10 +64,7 @@ export function buildPredictionTables(
   embedding?: EmbeddingTable,
 ): PredictionTables {
   const { layers, vocabularySize } = trace.model;
-  const frequency = new Int32Array(vocabularySize);
-  for (const id of trace.token) {
-    if (id >= 0) frequency[id]!++;
-  }
+  const frequency = tokenFrequency(trace);
   const neighbour =
     embedding === undefined ? new Int32Array(vocabularySize).fill(-1) : nearestSeenTokens(embedding, frequency);
   const tables: PredictionTables = {

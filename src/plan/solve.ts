@@ -2,9 +2,10 @@ import { ExitStatus, SmoeError } from '../errors.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 import { requestCount, splitRequests } from '../trace/split.ts';
 import { alignDevices } from './alignment.ts';
+import { applyCalibration, fitCalibration } from './calibration.ts';
 import { evaluatePlacement } from './evaluate.ts';
 import type { EmbeddingTable } from './nearest-token.ts';
-import type { LayerPredictorName, Plan, PlanPromise } from './plan.ts';
+import type { LayerPredictorName, Plan, PlanPromise, PredictionTables } from './plan.ts';
 import { buildPredictionTables } from './prediction-tables.ts';
 import { chooseLayerPredictors, measureTablePredictors } from './predictor-choice.ts';
 import { defaultSolver, solvers } from './solvers/index.ts';
@@ -44,6 +45,7 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
     maximumImbalance,
     onProgress: options.onProgress,
   });
+  if (model.vocabularySize === 0) notes.push('the trace holds no token ids: the plan has no prediction tables');
   alignDevices(fit, expertOwner, devices);
   const plan: Plan = {
     version: 1,
@@ -62,12 +64,17 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
   };
   plan.promise = promiseOf(plan, test, held);
   if (model.vocabularySize > 0) {
-    const tables = (part: RoutingTrace, best: LayerPredictorName[]): Plan['prediction'] =>
+    const tables = (part: RoutingTrace, best: LayerPredictorName[]): PredictionTables =>
       buildPredictionTables(part, expertOwner, devices, best, embedding);
     const undecided = Array.from({ length: model.layers }, (): LayerPredictorName => 'token');
-    const recall = measureTablePredictors({ ...plan, prediction: tables(fit, undecided) }, test);
+    const fitted = tables(fit, undecided);
+    // Tables held against what they were made from look right whatever they say.
+    const calibration = held ? fitCalibration(fitted, fit, test, expertOwner, devices) : undefined;
+    if (calibration !== undefined) applyCalibration(fitted, fit, calibration);
+    const recall = measureTablePredictors({ ...plan, prediction: fitted }, test);
     if (pregateRecall !== undefined) recall.pregate = pregateRecall;
     plan.prediction = tables(trace, chooseLayerPredictors(recall, model.layers));
+    if (calibration !== undefined) applyCalibration(plan.prediction, trace, calibration);
   }
   return plan;
 }

@@ -104,9 +104,10 @@ export class TraceWriter {
     }
   }
 
-  /** Writes the metadata and puts the file in place. */
-  finish(source: string, labels: string[]): void {
-    const metadata: TraceMetadata = { version: formatVersion, model: this.#model, source, labels };
+  /** Writes the metadata and puts the file in place. `model` may say more than at first, of the same layers and top-k. */
+  finish(source: string, labels: string[], model: TraceModel = this.#model): void {
+    validateTraceModel(this.#path, model);
+    const metadata: TraceMetadata = { version: formatVersion, model, source, labels };
     this.#parquet.kvMetadata = [{ key: metadataKey, value: JSON.stringify(metadata) }];
     this.#guard(() => {
       this.#parquet.finish();

@@ -1,3 +1,4 @@
+import { type TokenPredictability, tokenPredictability, transitionAccuracy } from './predictability.ts';
 import type { RoutingTrace } from './routing-trace.ts';
 import { requestCount } from './split.ts';
 
@@ -19,11 +20,14 @@ export interface LayerStatistics {
   /** Busiest expert's routed pairs / mean. */
   loadMaximumOverMean: number;
   unusedExperts: number;
-  /**
-   * Share of the true experts among the k seen most with the token id, fitted on the first half of the requests, tested on the
-   * tokens of the other half whose id the first half saw; NaN when it cannot be measured.
-   */
-  topExpertsRecall: number;
+  /** [N] routed pairs / mean, per expert. */
+  load: number[];
+  /** Share of the experts that together serve half of the routed pairs. */
+  shareServingHalf: number;
+  /** By token id; undefined when token ids are unknown. */
+  byToken: TokenPredictability | undefined;
+  /** [lookback - 1] share of the experts predicted right from those of 1, 2, 3 layers before; NaN when it cannot be measured. */
+  byTransition: number[];
 }
 
 export interface VocabularyCoverage {
@@ -36,15 +40,19 @@ export interface VocabularyCoverage {
 
 export function traceStatistics(trace: RoutingTrace): TraceStatistics {
   const { model } = trace;
-  const halves = model.vocabularySize > 0 ? groupHalves(trace) : undefined;
+  const middle = middleRow(trace);
+  const halves = model.vocabularySize > 0 ? groupHalves(trace, middle) : undefined;
   const layers: LayerStatistics[] = [];
   for (let layer = 0; layer < model.layers; layer++) {
-    const load = expertLoad(trace, layer);
     const mean = (trace.length * model.topK) / model.experts;
+    const load = Array.from(expertLoad(trace, layer), (pairs) => pairs / mean);
     layers.push({
-      loadMaximumOverMean: load.reduce((most, pairs) => Math.max(most, pairs), 0) / mean,
-      unusedExperts: load.reduce((unused, pairs) => unused + (pairs === 0 ? 1 : 0), 0),
-      topExpertsRecall: halves === undefined ? Number.NaN : topExpertsRecall(trace, layer, halves),
+      loadMaximumOverMean: load.reduce((most, share) => Math.max(most, share), 0),
+      unusedExperts: load.reduce((unused, share) => unused + (share === 0 ? 1 : 0), 0),
+      load,
+      shareServingHalf: shareServingHalf(load),
+      byToken: halves === undefined ? undefined : tokenPredictability(trace, layer, halves.fit, halves.test),
+      byTransition: transitionAccuracy(trace, layer, middle),
     });
   }
   return {
@@ -57,6 +65,18 @@ export function traceStatistics(trace: RoutingTrace): TraceStatistics {
     layers,
     vocabulary: halves === undefined ? undefined : coverage(trace, halves),
   };
+}
+
+function shareServingHalf(load: number[]): number {
+  const half = load.length / 2;
+  let served = 0;
+  let experts = 0;
+  for (const share of load.toSorted((a, b) => b - a)) {
+    if (served >= half) break;
+    served += share;
+    experts++;
+  }
+  return experts / load.length;
 }
 
 /** [N] routed pairs per expert of one layer. */
@@ -109,10 +129,15 @@ export function groupByToken(trace: RoutingTrace, from: number = 0, to: number =
   return { starts, rows };
 }
 
-function groupHalves(trace: RoutingTrace): Halves {
+/** First row of the second half of the requests. */
+function middleRow(trace: RoutingTrace): number {
   const boundary = Math.ceil(requestCount(trace) / 2);
   let middle = 0;
   while (middle < trace.length && trace.request[middle]! < boundary) middle++;
+  return middle;
+}
+
+function groupHalves(trace: RoutingTrace, middle: number): Halves {
   return { fit: groupByToken(trace, 0, middle), test: groupByToken(trace, middle, trace.length) };
 }
 
@@ -127,39 +152,4 @@ function coverage(trace: RoutingTrace, { fit, test }: Halves): VocabularyCoverag
     if (inFit > 0) seen += inTest;
   }
   return { distinctIds, share: distinctIds / vocabularySize, heldOutTokensSeen: seen / test.rows.length };
-}
-
-function topExpertsRecall(trace: RoutingTrace, layer: number, { fit, test }: Halves): number {
-  const { layers, topK, experts, vocabularySize } = trace.model;
-  const counts = new Int32Array(experts);
-  const chosen = new Uint8Array(experts);
-  let hits = 0;
-  let pairs = 0;
-  for (let id = 0; id < vocabularySize; id++) {
-    if (fit.starts[id] === fit.starts[id + 1] || test.starts[id] === test.starts[id + 1]) continue;
-    counts.fill(0);
-    for (let at = fit.starts[id]!; at < fit.starts[id + 1]!; at++) {
-      const base = (fit.rows[at]! * layers + layer) * topK;
-      for (let i = 0; i < topK; i++) counts[trace.experts[base + i]!]!++;
-    }
-    markLargest(counts, topK, chosen);
-    for (let at = test.starts[id]!; at < test.starts[id + 1]!; at++) {
-      const base = (test.rows[at]! * layers + layer) * topK;
-      for (let i = 0; i < topK; i++) hits += chosen[trace.experts[base + i]!]!;
-      pairs += topK;
-    }
-  }
-  return hits / pairs;
-}
-
-/** Sets `chosen` to 1 at the `count` largest values, ties to the lower index. */
-function markLargest(values: Int32Array, count: number, chosen: Uint8Array): void {
-  chosen.fill(0);
-  for (let pick = 0; pick < count; pick++) {
-    let best = -1;
-    for (let i = 0; i < values.length; i++) {
-      if (chosen[i] === 0 && (best < 0 || values[i]! > values[best]!)) best = i;
-    }
-    chosen[best] = 1;
-  }
 }

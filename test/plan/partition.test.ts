@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { layoutOf } from '../../src/plan/device-layout.ts';
 import { collectExpertSets, connectivityCost, loadImbalance, setLoads } from '../../src/plan/objective.ts';
 import { SeededRandom } from '../../src/plan/seeded-random.ts';
 import { mostBalancedOwners } from '../../src/plan/solvers/balance.ts';
 import { contiguousOwners } from '../../src/plan/solvers/contiguous.ts';
-import { partitionLayer } from '../../src/plan/solvers/hypergraph.ts';
+import { partitionExperts, type PartitionResult } from '../../src/plan/solvers/layer-partition.ts';
+import { Deadline } from '../../src/plan/solvers/local-search.ts';
 import { Partition } from '../../src/plan/solvers/partition.ts';
 import { affinityOwners, randomOwners } from '../../src/plan/solvers/starts.ts';
 import { syntheticTrace } from '../trace/synthetic-trace.ts';
@@ -80,7 +82,11 @@ describe('partition', () => {
       fc.property(shape, ({ experts, topK, devices, seed }) => {
         const sets = setsOf({ experts, topK, seed });
         const random = new SeededRandom(seed);
-        const partition = new Partition(sets, devices, randomOwners(experts, devices, random));
+        const partition = new Partition(
+          sets,
+          layoutOf(devices, experts),
+          randomOwners(experts, layoutOf(devices, experts), random),
+        );
         for (let i = 0; i < 40; i++) {
           const [first, second] = [random.below(partition.vertices), random.below(partition.vertices)];
           if (!partition.canSwap(first, second)) continue;
@@ -104,9 +110,9 @@ describe('starting placements', () => {
         const sets = setsOf({ experts, topK, seed });
         const loads = setLoads(sets);
         assertNearEqual(contiguousOwners(experts, devices), devices);
-        assertNearEqual(affinityOwners(sets, loads, devices), devices);
-        assertNearEqual(mostBalancedOwners(loads, devices), devices);
-        assertNearEqual(randomOwners(experts, devices, new SeededRandom(seed)), devices);
+        assertNearEqual(affinityOwners(sets, loads, layoutOf(devices, experts)), devices);
+        assertNearEqual(mostBalancedOwners(loads, layoutOf(devices, experts)), devices);
+        assertNearEqual(randomOwners(experts, layoutOf(devices, experts), new SeededRandom(seed)), devices);
       }),
       { numRuns: 60 },
     );
@@ -137,6 +143,24 @@ function exhaustiveCost(sets: ReturnType<typeof collectExpertSets>, devices: num
   };
   place(0);
   return best;
+}
+
+function partitionLayer(
+  sets: ReturnType<typeof collectExpertSets>,
+  devices: number,
+  maximumImbalance: number,
+  random: SeededRandom,
+): PartitionResult & { imbalanceBound: number } {
+  const meanLoad = (sets.tokens * sets.topK) / devices;
+  const result = partitionExperts({
+    sets,
+    loads: setLoads(sets),
+    layout: layoutOf(devices, sets.experts),
+    loadBound: maximumImbalance * meanLoad,
+    random,
+    deadline: new Deadline(),
+  });
+  return { ...result, imbalanceBound: Math.max(maximumImbalance, result.largestLoad / meanLoad) };
 }
 
 describe('hypergraph layer solver', () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { bestHomes, evaluatePlacement, slicedHomes } from '../../src/plan/evaluate.ts';
 import { nearestSeenTokens } from '../../src/plan/nearest-token.ts';
-import { layerNeeds } from '../../src/plan/prediction-tables.ts';
+import { buildPredictionTables, layerNeeds } from '../../src/plan/prediction-tables.ts';
 import { chooseLayerPredictors } from '../../src/plan/predictor-choice.ts';
 import { solvePlan } from '../../src/plan/solve.ts';
 import type { RoutingTrace } from '../../src/trace/routing-trace.ts';
@@ -54,8 +54,9 @@ describe('solving a plan', () => {
     const values = new Float32Array(100 * 2).map((_, i) => Math.cos(i));
     values.set([5, 1], frequent * 2);
     values.set([10, 2], 99 * 2);
-    const plan = await solvePlan(few, { devices: 4, solver: 'contiguous', embedding: { values, hiddenSize: 2 } });
-    const needs = plan.prediction!.tokenNeeds;
+    const { expertOwner } = await solvePlan(few, { devices: 4, solver: 'contiguous' });
+    const embedding = { values, hiddenSize: 2 };
+    const needs = buildPredictionTables(few, expertOwner, 4, ['token', 'token', 'token'], embedding).tokenNeeds;
     assert.deepEqual(needs.slice(99 * 4, 100 * 4), needs.slice(frequent * 4, frequent * 4 + 4));
   });
 
@@ -63,6 +64,7 @@ describe('solving a plan', () => {
     const unknown = { ...trace, token: trace.token.map(() => -1), model: { ...trace.model, vocabularySize: 0 } };
     const plan = await solvePlan(unknown, { devices: 2, solver: 'contiguous' });
     assert.equal(plan.prediction, undefined);
+    assert.match(plan.notes!.join(), /no token ids/);
     const single = syntheticTrace({
       layers: 1,
       experts: 8,

@@ -1,121 +1,112 @@
-import { collectExpertSets, connectivityCost, type ExpertSets, setLoads } from '../objective.ts';
-import { SeededRandom } from '../seeded-random.ts';
+import { ExitStatus, SmoeError } from '../../errors.ts';
+import { type DeviceLayout, layoutOf } from '../device-layout.ts';
+import { solveLayers } from '../layer-pool.ts';
+import { collectExpertSets, setLoads } from '../objective.ts';
 import type { PlacementProblem, PlacementSolver } from '../solver.ts';
-import { mostBalancedOwners } from './balance.ts';
-import { contiguousOwners } from './contiguous.ts';
-import { anneal, descend, repairLoad } from './local-search.ts';
-import { Partition } from './partition.ts';
-import { affinityOwners, randomOwners } from './starts.ts';
+import { mostMembers } from './copies.ts';
 
-/** Most pairs of experts within sets that the annealing and the final descent look at: bounds memory and time. */
-const annealingPairs = 280_000;
-const descentPairs = 2_000_000;
-/** Many short runs find better placements than few long ones in the same time. */
-const runs = 8;
-const finalists = 3;
-const proposalsPerExpert = 625;
+/** Routed pairs below which starting threads costs more than it gains. */
+const fewPairs = 50_000;
+/** Tokens beyond which a layer is solved from evenly spaced ones. */
+const mostTokens = 250_000;
 
-export interface LayerPlacement {
-  /** [N] */
-  owner: Uint16Array;
-  cost: number;
-  /** The load bound that was kept, as largest / mean: above the wanted one where that could not be met. */
-  imbalanceBound: number;
-}
-
-/**
- * Balanced hypergraph partitioning in the connectivity metric (docs/method.md, what actually costs bytes).
- * 1. starts: greedy affinity clustering, contiguous, several random ones; each made to obey the load bound;
- * 2. simulated annealing over swaps on a sample of the sets, with exact incremental gains;
- * 3. the cheapest few descend on (nearly) all sets to placements no swap improves;
- * 4. the cheapest wins, contiguous included, so the result is never worse than contiguous where that obeys the bound.
- */
-export function partitionLayer(
-  sets: ExpertSets,
-  devices: number,
-  maximumImbalance: number,
-  random: SeededRandom,
-): LayerPlacement {
-  const { experts } = sets;
-  const loads = setLoads(sets);
-  const meanLoad = (sets.tokens * sets.topK) / devices;
-  const balanced = mostBalancedOwners(loads, devices);
-  const all = new Partition(sampleSets(sets, descentPairs, random), devices, balanced, loads);
-  const balancedLoad = all.largestLoad();
-  const loadBound = Math.max(maximumImbalance * meanLoad, balancedLoad);
-  const sampled = new Partition(sampleSets(sets, annealingPairs, random), devices, balanced, loads);
-  const contiguous = contiguousOwners(experts, devices);
-
-  let best: Uint16Array | undefined;
-  let bestCost = Number.POSITIVE_INFINITY;
-  const offer = (owner: Uint16Array): void => {
-    const cost = connectivityCost(sets, owner, devices);
-    if (cost < bestCost) {
-      bestCost = cost;
-      best = owner;
-    }
-  };
-  all.reset(contiguous);
-  if (all.largestLoad() <= loadBound) offer(contiguous);
-  const candidates: { owner: Uint16Array; cost: number }[] = [];
-  for (let run = 0; run < runs; run++) {
-    sampled.reset(
-      run === 0
-        ? affinityOwners(sets, loads, devices)
-        : run === 1
-          ? contiguous
-          : randomOwners(experts, devices, random),
-    );
-    if (!repairLoad(sampled, loadBound)) sampled.reset(balanced);
-    anneal(sampled, loadBound, proposalsPerExpert * experts, random);
-    descend(sampled, loadBound);
-    candidates.push({ owner: sampled.placement(), cost: sampled.cost });
-  }
-  candidates.sort((a, b) => a.cost - b.cost);
-  for (const candidate of candidates.slice(0, finalists)) {
-    all.reset(candidate.owner);
-    descend(all, loadBound);
-    offer(all.placement());
-  }
-  return { owner: best!, cost: bestCost, imbalanceBound: Math.max(maximumImbalance, balancedLoad / meanLoad) };
-}
-
-/** A random part of the distinct sets, as many as hold at most `mostPairs` pairs of experts. */
-function sampleSets(sets: ExpertSets, mostPairs: number, random: SeededRandom): ExpertSets {
-  const { experts, topK } = sets;
-  const most = Math.floor(mostPairs / Math.max(1, (topK * (topK - 1)) / 2));
-  if (sets.count <= most) return sets;
-  const order = new Int32Array(sets.count).map((_, i) => i);
-  random.shuffle(order);
-  const members = new Uint16Array(most * topK);
-  const weights = new Int32Array(most);
-  let tokens = 0;
-  for (let i = 0; i < most; i++) {
-    const set = order[i]!;
-    members.set(sets.members.subarray(set * topK, (set + 1) * topK), i * topK);
-    weights[i] = sets.weights[set]!;
-    tokens += weights[i]!;
-  }
-  return { experts, topK, count: most, members, weights, tokens };
-}
-
+/** Ours: balanced partitioning of the experts' hypergraph, then copies (docs/method.md, what actually costs bytes). */
 export const hypergraphSolver: PlacementSolver = {
   name: 'hypergraph',
-  async solve({ trace, devices, seed, maximumImbalance, onProgress }: PlacementProblem) {
-    const { layers, experts } = trace.model;
+  fallsBack: true,
+  async solve(problem: PlacementProblem) {
+    const { trace, devices, seed, maximumImbalance, replicasPerDevice = 0, start, movePrice = 0 } = problem;
+    const { layers, experts, topK } = trace.model;
+    const layout = problem.layout ?? layoutOf(devices, experts);
+    const { expertGroups: groups = 0, keepGroupsOn = 'device' } = problem;
+    checkConstraints(problem, layout);
+    const rows = spacedRows(trace.length, mostTokens);
+    const results = await solveLayers(
+      'hypergraph',
+      (layer, budgetMs) => {
+        const sets = collectExpertSets(trace, layer, rows);
+        return {
+          layer,
+          sets,
+          loads: setLoads(sets),
+          layout,
+          maximumImbalance,
+          seed,
+          replicasPerDevice,
+          groups,
+          keepGroupsOn,
+          start: start?.slice(layer * experts, (layer + 1) * experts),
+          movePrice,
+          budgetMs,
+        };
+      },
+      {
+        layers,
+        threads: trace.length * layers * topK < fewPairs ? 1 : problem.threads,
+        timeLimitSeconds: problem.timeLimitSeconds,
+        onProgress: problem.onProgress,
+      },
+    );
     const expertOwner = new Uint16Array(layers * experts);
     const notes: string[] = [];
-    for (let layer = 0; layer < layers; layer++) {
-      const sets = collectExpertSets(trace, layer);
-      const placement = partitionLayer(sets, devices, maximumImbalance, new SeededRandom(seed, layer));
-      expertOwner.set(placement.owner, layer * experts);
-      if (placement.imbalanceBound > maximumImbalance) {
-        notes.push(
-          `layer ${layer}: load imbalance ${maximumImbalance} cannot be met, kept to ${placement.imbalanceBound.toFixed(3)}`,
+    results.forEach(({ owner, imbalanceBound }, layer) => {
+      expertOwner.set(owner, layer * experts);
+      if (imbalanceBound <= maximumImbalance) return;
+      const reached = `layer ${layer}: load imbalance ${maximumImbalance} cannot be met`;
+      if (problem.strictImbalance === true) {
+        throw new SmoeError(
+          'PLAN_INFEASIBLE',
+          `${reached}, the most balanced placement found has ${imbalanceBound.toFixed(3)}`,
+          {
+            hint: `allow a load imbalance of ${(Math.ceil(imbalanceBound * 100) / 100).toFixed(2)}, or use fewer devices`,
+            exitStatus: ExitStatus.noFeasiblePlan,
+          },
         );
       }
-      onProgress?.(layer + 1, layers);
-    }
-    return { expertOwner, notes };
+      notes.push(`${reached}, kept to ${imbalanceBound.toFixed(3)}`);
+    });
+    return { expertOwner, replicas: results.map(({ replicas }) => replicas), notes };
   },
 };
+
+/** Up to `most` row numbers, evenly spaced; undefined for all. */
+function spacedRows(length: number, most: number): Int32Array | undefined {
+  return length <= most ? undefined : new Int32Array(most).map((_, i) => Math.floor((i * length) / most));
+}
+
+/** PLAN_INFEASIBLE names the constraint that no placement can meet. */
+function checkConstraints(
+  { trace, devices, replicasPerDevice = 0, expertGroups = 0, keepGroupsOn = 'device' }: PlacementProblem,
+  layout: DeviceLayout,
+): void {
+  const { experts, topK } = trace.model;
+  const infeasible = (message: string, hint: string): SmoeError =>
+    new SmoeError('PLAN_INFEASIBLE', message, { hint, exitStatus: ExitStatus.noFeasiblePlan });
+  const mostCopies = experts - Math.max(...layout.most);
+  if (replicasPerDevice > mostCopies)
+    throw infeasible(
+      `replicas: ${replicasPerDevice} copies per device, but only ${mostCopies} experts are foreign to every device`,
+      'ask for fewer replicas',
+    );
+  if (replicasPerDevice > 0 && topK > mostMembers)
+    throw infeasible(`replicas: not for more than ${mostMembers} experts per token`, 'ask for no replicas');
+  if (expertGroups === 0) return;
+  if (experts % expertGroups !== 0)
+    throw infeasible(
+      `expert groups: ${experts} experts do not fall into ${expertGroups} equal groups`,
+      'check the model',
+    );
+  const places = keepGroupsOn === 'device' ? devices : layout.nodes;
+  const size = experts / expertGroups;
+  const room = Array.from({ length: places }, () => 0);
+  layout.most.forEach((most, device) => (room[keepGroupsOn === 'device' ? device : layout.nodeOf[device]!]! += most));
+  const even = layout.most.every((most) => most === layout.most[0]);
+  const fits = room.reduce((sum, slots) => sum + Math.floor(slots / size), 0) >= expertGroups;
+  if (expertGroups < places || !fits || (even && expertGroups % places !== 0))
+    throw infeasible(
+      `expert groups: ${expertGroups} groups of ${size} experts cannot stay whole on ${places} ${keepGroupsOn}s`,
+      keepGroupsOn === 'device'
+        ? 'keep groups on a node, or on nothing'
+        : 'use a number of nodes that divides the groups',
+    );
+}

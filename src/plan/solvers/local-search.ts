@@ -1,12 +1,32 @@
 import type { SeededRandom } from '../seeded-random.ts';
 import type { Partition } from './partition.ts';
 
+/** A moment to stop at, the same on every thread; the clock is asked only now and then. */
+export class Deadline {
+  readonly #atMs: number;
+  #asked: number = 0;
+
+  /** @param budgetMs infinite for no deadline */
+  constructor(budgetMs: number = Number.POSITIVE_INFINITY) {
+    this.#atMs = Date.now() + budgetMs;
+  }
+
+  passed(): boolean {
+    return Date.now() >= this.#atMs;
+  }
+
+  /** `passed`, looked up once in 256 calls. */
+  passedSoon(): boolean {
+    return this.#atMs !== Number.POSITIVE_INFINITY && (++this.#asked & 255) === 0 && this.passed();
+  }
+}
+
 /** Makes the placement obey the load bound by the swaps that cost least per unit of load moved; false when it gets stuck. */
 export function repairLoad(partition: Partition, loadBound: number): boolean {
   const { vertices, owner, loads, deviceLoads } = partition;
   for (let guard = 0; guard < 4 * vertices; guard++) {
     let fullest = 0;
-    for (let device = 1; device < partition.devices; device++) {
+    for (let device = 1; device < deviceLoads.length; device++) {
       if (deviceLoads[device]! > deviceLoads[fullest]!) fullest = device;
     }
     const excess = deviceLoads[fullest]! - loadBound;
@@ -48,13 +68,19 @@ const coolingRange = 30;
  *
  * @param proposals swaps to try
  */
-export function anneal(partition: Partition, loadBound: number, proposals: number, random: SeededRandom): void {
+export function anneal(
+  partition: Partition,
+  loadBound: number,
+  proposals: number,
+  random: SeededRandom,
+  deadline: Deadline = new Deadline(),
+): void {
   const { vertices } = partition;
   const cooling = coolingRange ** (-1 / proposals);
   let temperature = typicalChange(partition, random) * startTemperature;
   let best = partition.cost;
   let bestPlacement = partition.placement();
-  for (let proposal = 0; proposal < proposals; proposal++) {
+  for (let proposal = 0; proposal < proposals && !deadline.passedSoon(); proposal++) {
     temperature *= cooling;
     const first = random.below(vertices);
     const second = random.below(vertices);
@@ -85,12 +111,12 @@ function typicalChange(partition: Partition, random: SeededRandom): number {
 }
 
 /** Takes improving swaps within the load bound, pair by pair, until a whole round over all pairs finds none. */
-export function descend(partition: Partition, loadBound: number): void {
+export function descend(partition: Partition, loadBound: number, deadline: Deadline = new Deadline()): void {
   const { vertices } = partition;
   const pairs = (vertices * (vertices - 1)) / 2;
   let first = 0;
   let second = 0;
-  for (let sinceGain = 0; sinceGain < pairs; sinceGain++) {
+  for (let sinceGain = 0; sinceGain < pairs && !deadline.passedSoon(); sinceGain++) {
     second++;
     if (second >= vertices) {
       first = first + 2 < vertices ? first + 1 : 0;
@@ -98,7 +124,8 @@ export function descend(partition: Partition, loadBound: number): void {
     }
     if (!partition.canSwap(first, second) || partition.loadAfterSwap(first, second) > loadBound) continue;
     const delta = partition.swapDelta(first, second);
-    if (delta >= 0) continue;
+    // Prices that are no integers leave rounding errors; a gain of one is no gain.
+    if (delta > -1e-6) continue;
     partition.swap(first, second, delta);
     sinceGain = 0;
   }

@@ -1,16 +1,22 @@
-import { type ExpertSets, setLoads } from '../objective.ts';
+import type { DeviceLayout } from '../device-layout.ts';
+import { type ExpertSets, noExpert, setLoads } from '../objective.ts';
+import { ConnectivityLevel } from './connectivity-level.ts';
+
+export interface PartitionOptions {
+  /** [N] routed pairs the balance bound is checked on; by default those of the sets */
+  loads?: Float64Array;
+  /** [N] placement to move away from, and what each expert away from it adds to the cost */
+  start?: Uint16Array | undefined;
+  movePrice?: number;
+}
 
 /**
- * A partition of one layer's experts under change, with exact gains of the lambda - 1 cost at hand. Where P does not divide N,
- * fewer than P empty places ("ghosts", vertices N and up that are in no set) fill the devices, at most one each, so that a move
- * is a swap with a ghost and device sizes differ by at most one.
- *
- * Gains: #alone[v] = weight of the sets in which v is the only member on its device (saved when v leaves), #absent[v][d] = weight
- * of v's sets without a member on d (paid when v goes to d). Both are kept up to date, so that a swap is judged from four numbers
- * and the few sets that hold both experts. S = sets, k = experts per set.
+ * A partition of one layer's experts under change, with exact gains of its cost at hand: rows between devices at the inner price,
+ * rows between nodes at what they cost above that, and experts moved. Empty places ("ghosts", vertices N and up that are in no set)
+ * fill every device to the most experts it may own, so that a move is a swap with a ghost. S = sets, k = experts per set.
  */
 export class Partition {
-  readonly devices: number;
+  readonly layout: DeviceLayout;
   /** Experts and ghosts. */
   readonly vertices: number;
   readonly experts: number;
@@ -18,117 +24,112 @@ export class Partition {
   readonly owner: Uint16Array;
   /** [vertices] routed pairs; 0 for ghosts */
   readonly loads: Float64Array;
-  /** [P] */
+  /** [P] routed pairs / speed */
   readonly deviceLoads: Float64Array;
   cost: number;
-  readonly #sets: ExpertSets;
-  /** [P] ghosts on the device, 0 or 1 */
-  readonly #ghosts: Uint8Array;
+  readonly #options: PartitionOptions;
+  readonly #levels: ConnectivityLevel[];
+  /** [P] ghosts on the device, and the most there may be */
+  readonly #ghosts: Int32Array;
+  readonly #mostGhosts: Int32Array;
   /** Sets of expert v: #incident[#starts[v] .. #starts[v + 1]). */
   readonly #starts: Int32Array;
   readonly #incident: Int32Array;
   /** Sets of experts a < b: #shared[#pairStarts[a * N + b] .. + 1). */
   readonly #pairStarts: Int32Array;
   readonly #shared: Int32Array;
-  /** [S][P] members of the set on the device */
-  readonly #counts: Uint8Array;
-  /** [vertices] */
-  readonly #alone: Float64Array;
-  /** [vertices][P] */
-  readonly #absent: Float64Array;
 
-  /** @param loads [N] routed pairs the balance bound is checked on; by default those of `sets` */
-  constructor(sets: ExpertSets, devices: number, owner: Uint16Array, loads: Float64Array = setLoads(sets)) {
-    const { experts, topK, count, members } = sets;
-    this.devices = devices;
+  constructor(sets: ExpertSets, layout: DeviceLayout, owner: Uint16Array, options: PartitionOptions = {}) {
+    const { experts, members } = sets;
+    const { devices, nodeOf, innerPrice, outerPrice } = layout;
+    this.layout = layout;
     this.experts = experts;
-    this.vertices = Math.ceil(experts / devices) * devices;
+    this.vertices = layout.most.reduce((sum, most) => sum + most, 0);
     this.owner = new Uint16Array(this.vertices);
     this.loads = new Float64Array(this.vertices);
-    this.loads.set(loads);
+    this.loads.set(options.loads ?? setLoads(sets));
     this.deviceLoads = new Float64Array(devices);
     this.cost = 0;
-    this.#sets = sets;
-    this.#ghosts = new Uint8Array(devices);
+    this.#options = options;
+    this.#levels = [];
+    const deviceOf = new Uint16Array(devices).map((_, device) => device);
+    if (innerPrice > 0) this.#levels.push(new ConnectivityLevel(sets, this.vertices, deviceOf, innerPrice));
+    if (layout.nodes > 1 && outerPrice > innerPrice)
+      this.#levels.push(new ConnectivityLevel(sets, this.vertices, nodeOf, outerPrice - innerPrice));
+    this.#ghosts = new Int32Array(devices);
+    this.#mostGhosts = layout.most.map((most, device) => most - layout.fewest[device]!);
     this.#starts = new Int32Array(this.vertices + 1);
-    this.#incident = new Int32Array(members.length);
     this.#pairStarts = new Int32Array(experts * experts + 1);
-    this.#shared = new Int32Array((count * topK * (topK - 1)) / 2);
-    this.#counts = new Uint8Array(count * devices);
-    this.#alone = new Float64Array(this.vertices);
-    this.#absent = new Float64Array(this.vertices * devices);
-    this.#indexSets();
+    const { incident, shared } = this.#indexSets(sets, members);
+    this.#incident = incident;
+    this.#shared = shared;
     this.reset(owner);
   }
 
   /** Fills the lists of sets per expert and per pair of experts, by counting sort. */
-  #indexSets(): void {
-    const { experts, topK, count, members } = this.#sets;
-    for (let at = 0; at < members.length; at++) this.#starts[members[at]! + 1]!++;
-    for (let vertex = 0; vertex < this.vertices; vertex++) this.#starts[vertex + 1]! += this.#starts[vertex]!;
-    const nextIncident = this.#starts.slice();
-    for (let set = 0, at = 0; set < count; set++) {
-      for (let j = 0; j < topK; j++, at++) this.#incident[nextIncident[members[at]!]!++] = set;
-    }
+  #indexSets({ experts, topK, count }: ExpertSets, members: Uint16Array): { incident: Int32Array; shared: Int32Array } {
+    const sizeOf = (set: number): number => {
+      let size = topK;
+      while (size > 0 && members[set * topK + size - 1] === noExpert) size--;
+      return size;
+    };
+    const eachMember = (visit: (member: number, set: number) => void): void => {
+      for (let set = 0; set < count; set++) {
+        for (let i = set * topK, end = i + sizeOf(set); i < end; i++) visit(members[i]!, set);
+      }
+    };
     const eachPair = (visit: (pair: number, set: number) => void): void => {
       for (let set = 0; set < count; set++) {
-        for (let i = set * topK; i < (set + 1) * topK; i++) {
-          for (let j = i + 1; j < (set + 1) * topK; j++) visit(members[i]! * experts + members[j]!, set);
+        for (let i = set * topK, end = i + sizeOf(set); i < end; i++) {
+          for (let j = i + 1; j < end; j++) visit(members[i]! * experts + members[j]!, set);
         }
       }
     };
-    eachPair((pair) => this.#pairStarts[pair + 1]!++);
-    for (let pair = 0; pair < experts * experts; pair++) this.#pairStarts[pair + 1]! += this.#pairStarts[pair]!;
-    const nextPair = this.#pairStarts.slice();
-    eachPair((pair, set) => {
-      this.#shared[nextPair[pair]!++] = set;
-    });
+    const bySlot = (
+      starts: Int32Array,
+      slots: number,
+      each: (visit: (slot: number, set: number) => void) => void,
+    ): Int32Array => {
+      each((slot) => starts[slot + 1]!++);
+      for (let slot = 0; slot < slots; slot++) starts[slot + 1]! += starts[slot]!;
+      const next = starts.slice();
+      const list = new Int32Array(starts[slots]!);
+      each((slot, set) => {
+        list[next[slot]!++] = set;
+      });
+      return list;
+    };
+    return {
+      incident: bySlot(this.#starts, this.vertices, eachMember),
+      shared: bySlot(this.#pairStarts, experts * experts, eachPair),
+    };
   }
 
-  /** Starts over from a placement [N] of near-equal device sizes. */
+  /** Starts over from a placement [N] that keeps the layout's sizes. */
   reset(owner: Uint16Array): void {
-    const { devices, experts } = this;
-    const room = new Int32Array(devices).fill(this.vertices / devices);
+    const { experts, layout } = this;
+    const room = layout.most.slice();
     this.deviceLoads.fill(0);
+    this.cost = 0;
     for (let expert = 0; expert < experts; expert++) {
       const device = owner[expert]!;
       this.owner[expert] = device;
-      this.deviceLoads[device]! += this.loads[expert]!;
+      this.deviceLoads[device]! += this.loads[expert]! / layout.speeds[device]!;
+      this.cost += this.#priceOf(expert, device);
       room[device]!--;
     }
     let ghost = experts;
-    for (let device = 0; device < devices; device++) {
+    for (let device = 0; device < layout.devices; device++) {
       this.#ghosts[device] = room[device]!;
-      if (room[device] === 1) this.owner[ghost++] = device;
+      for (let i = 0; i < room[device]!; i++) this.owner[ghost++] = device;
     }
-    this.#recount();
+    for (const level of this.#levels) this.cost += level.price * level.recount(this.owner);
   }
 
-  /** Counts, cost and gains from scratch. */
-  #recount(): void {
-    const { devices, owner } = this;
-    const { topK, count, members, weights } = this.#sets;
-    this.#counts.fill(0);
-    this.#alone.fill(0);
-    this.#absent.fill(0);
-    this.cost = 0;
-    for (let set = 0; set < count; set++) {
-      const base = set * devices;
-      const from = set * topK;
-      const weight = weights[set]!;
-      let distinct = 0;
-      for (let j = 0; j < topK; j++) {
-        if (this.#counts[base + owner[members[from + j]!]!]!++ === 0) distinct++;
-      }
-      this.cost += weight * (distinct - 1);
-      for (let j = 0; j < topK; j++) {
-        const member = members[from + j]!;
-        if (this.#counts[base + owner[member]!] === 1) this.#alone[member]! += weight;
-        for (let device = 0; device < devices; device++) {
-          if (this.#counts[base + device] === 0) this.#absent[member * devices + device]! += weight;
-        }
-      }
-    }
+  /** What it costs to have the expert on the device when it started elsewhere. */
+  #priceOf(vertex: number, device: number): number {
+    const { start, movePrice = 0 } = this.#options;
+    return start === undefined || vertex >= this.experts || start[vertex] === device ? 0 : movePrice;
   }
 
   /** [N] the placement as it stands, as a copy. */
@@ -142,47 +143,54 @@ export class Partition {
     return largest;
   }
 
-  /** Whether the two vertices are on different devices and trading places keeps device sizes within one of each other. */
+  /** Whether the two vertices are on different devices and trading places keeps the layout's sizes. */
   canSwap(first: number, second: number): boolean {
     const from = this.owner[first]!;
     const to = this.owner[second]!;
     if (from === to) return false;
-    if (first < this.experts) return second < this.experts || this.#ghosts[from] === 0;
-    return second < this.experts && this.#ghosts[to] === 0;
+    if (first < this.experts) return second < this.experts || this.#ghosts[from]! < this.#mostGhosts[from]!;
+    return second < this.experts && this.#ghosts[to]! < this.#mostGhosts[to]!;
   }
 
   /** The larger of the two devices' loads after the swap. */
   loadAfterSwap(first: number, second: number): number {
+    const { speeds } = this.layout;
     const shift = this.loads[second]! - this.loads[first]!;
-    const from = this.deviceLoads[this.owner[first]!]! + shift;
-    const to = this.deviceLoads[this.owner[second]!]! - shift;
-    return from > to ? from : to;
+    const from = this.owner[first]!;
+    const to = this.owner[second]!;
+    const loadFrom = this.deviceLoads[from]! + shift / speeds[from]!;
+    const loadTo = this.deviceLoads[to]! - shift / speeds[to]!;
+    return loadFrom > loadTo ? loadFrom : loadTo;
   }
 
   /** Exact change of cost if two vertices of different devices traded places. */
   swapDelta(first: number, second: number): number {
-    const { devices, experts } = this;
+    const { experts } = this;
     const from = this.owner[first]!;
     const to = this.owner[second]!;
-    const apart =
-      this.#absent[first * devices + to]! -
-      this.#alone[first]! +
-      this.#absent[second * devices + from]! -
-      this.#alone[second]!;
-    if (first >= experts || second >= experts) return apart;
-    // A set that holds both keeps its devices: take back what `apart` credits for it.
-    const pair = first < second ? first * experts + second : second * experts + first;
-    const counts = this.#counts;
-    const shared = this.#shared;
-    const weights = this.#sets.weights;
-    let together = 0;
-    for (let at = this.#pairStarts[pair]!, end = this.#pairStarts[pair + 1]!; at < end; at++) {
-      const set = shared[at]!;
-      const base = set * devices;
-      if (counts[base + from] === 1) together += weights[set]!;
-      if (counts[base + to] === 1) together += weights[set]!;
+    let start = 0;
+    let end = 0;
+    if (first < experts && second < experts) {
+      const pair = first < second ? first * experts + second : second * experts + first;
+      start = this.#pairStarts[pair]!;
+      end = this.#pairStarts[pair + 1]!;
     }
-    return apart + together;
+    let delta = 0;
+    for (let i = 0; i < this.#levels.length; i++) {
+      const level = this.#levels[i]!;
+      const groupFrom = level.groupOf[from]!;
+      const groupTo = level.groupOf[to]!;
+      if (groupFrom !== groupTo)
+        delta += level.price * level.swapDelta(first, second, groupFrom, groupTo, this.#shared, start, end);
+    }
+    if (this.#options.start === undefined) return delta;
+    return (
+      delta +
+      this.#priceOf(first, to) -
+      this.#priceOf(first, from) +
+      this.#priceOf(second, from) -
+      this.#priceOf(second, to)
+    );
   }
 
   /** @param delta what `swapDelta` said */
@@ -200,46 +208,16 @@ export class Partition {
   }
 
   #move(vertex: number, from: number, to: number): void {
-    const { devices } = this;
-    const counts = this.#counts;
-    const incident = this.#incident;
-    const weights = this.#sets.weights;
-    for (let at = this.#starts[vertex]!, end = this.#starts[vertex + 1]!; at < end; at++) {
-      const set = incident[at]!;
-      const base = set * devices;
-      const weight = weights[set]!;
-      const left = --counts[base + from]!;
-      if (left === 0) {
-        this.#alone[vertex]! -= weight;
-        this.#addAbsent(set, from, weight);
-      } else if (left === 1) this.#addAlone(set, from, vertex, weight);
-      const joined = ++counts[base + to]!;
-      if (joined === 1) {
-        this.#alone[vertex]! += weight;
-        this.#addAbsent(set, to, -weight);
-      } else if (joined === 2) this.#addAlone(set, to, vertex, -weight);
+    const { speeds } = this.layout;
+    const start = this.#starts[vertex]!;
+    const end = this.#starts[vertex + 1]!;
+    for (const level of this.#levels) {
+      const groupFrom = level.groupOf[from]!;
+      const groupTo = level.groupOf[to]!;
+      if (groupFrom !== groupTo) level.move(vertex, groupFrom, groupTo, this.owner, this.#incident, start, end);
     }
     this.owner[vertex] = to;
-    this.deviceLoads[from]! -= this.loads[vertex]!;
-    this.deviceLoads[to]! += this.loads[vertex]!;
-  }
-
-  /** The set gained or lost its presence on the device. */
-  #addAbsent(set: number, device: number, weight: number): void {
-    const { topK, members } = this.#sets;
-    const absent = this.#absent;
-    for (let at = set * topK, end = at + topK; at < end; at++) absent[members[at]! * this.devices + device]! += weight;
-  }
-
-  /** The set's one member on the device, other than `vertex`, came to be alone there or ceased to be. */
-  #addAlone(set: number, device: number, vertex: number, weight: number): void {
-    const { topK, members } = this.#sets;
-    for (let at = set * topK, end = at + topK; at < end; at++) {
-      const member = members[at]!;
-      if (this.owner[member] === device && member !== vertex) {
-        this.#alone[member]! += weight;
-        return;
-      }
-    }
+    this.deviceLoads[from]! -= this.loads[vertex]! / speeds[from]!;
+    this.deviceLoads[to]! += this.loads[vertex]! / speeds[to]!;
   }
 }

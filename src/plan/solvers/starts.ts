@@ -1,14 +1,16 @@
-import type { ExpertSets } from '../objective.ts';
+import type { DeviceLayout } from '../device-layout.ts';
+import { type ExpertSets, noExpert } from '../objective.ts';
 import type { SeededRandom } from '../seeded-random.ts';
+import { deviceSizes } from './balance.ts';
 
 /** [N][N] tokens that used both experts of a pair; the diagonal is 0. */
-function coOccurrence({ experts, topK, count, members, weights }: ExpertSets): Float64Array {
+export function coOccurrence({ experts, topK, count, members, weights }: ExpertSets): Float64Array {
   const together = new Float64Array(experts * experts);
   for (let set = 0; set < count; set++) {
     const base = set * topK;
-    for (let i = 0; i < topK; i++) {
+    for (let i = 0; i < topK && members[base + i] !== noExpert; i++) {
       const row = members[base + i]! * experts;
-      for (let j = 0; j < topK; j++) {
+      for (let j = 0; j < topK && members[base + j] !== noExpert; j++) {
         if (i !== j) together[row + members[base + j]!]! += weights[set]!;
       }
     }
@@ -22,21 +24,21 @@ function coOccurrence({ experts, topK, count, members, weights }: ExpertSets): F
  *
  * @returns [N] owner
  */
-export function affinityOwners(sets: ExpertSets, loads: Float64Array, devices: number): Uint16Array {
+export function affinityOwners(sets: ExpertSets, loads: Float64Array, layout: DeviceLayout): Uint16Array {
   const { experts } = sets;
+  const { devices } = layout;
   const together = coOccurrence(sets);
   const owner = new Uint16Array(experts).fill(devices);
   const affinity = new Float64Array(experts);
-  const least = Math.floor(experts / devices);
+  const sizes = deviceSizes(experts, layout);
   for (let device = 0; device < devices; device++) {
-    const size = least + (device < experts % devices ? 1 : 0);
     for (let expert = 0; expert < experts; expert++) {
       affinity[expert] = 0;
       for (let other = 0; other < experts; other++) {
         if (owner[other] === devices) affinity[expert]! += together[expert * experts + other]!;
       }
     }
-    for (let placed = 0; placed < size; placed++) {
+    for (let placed = 0; placed < sizes[device]!; placed++) {
       let best = -1;
       let bestScore = 0;
       for (let expert = 0; expert < experts; expert++) {
@@ -55,13 +57,25 @@ export function affinityOwners(sets: ExpertSets, loads: Float64Array, devices: n
   return owner;
 }
 
-/** Random owners of near-equal device sizes. */
-export function randomOwners(experts: number, devices: number, random: SeededRandom): Uint16Array {
+/** Experts in order of id, in blocks of the devices' sizes. */
+export function contiguousIn(experts: number, layout: DeviceLayout): Uint16Array {
+  const owner = new Uint16Array(experts);
+  let expert = 0;
+  deviceSizes(experts, layout).forEach((size, device) => {
+    owner.fill(device, expert, expert + size);
+    expert += size;
+  });
+  return owner;
+}
+
+/** Random owners of the devices' sizes. */
+export function randomOwners(experts: number, layout: DeviceLayout, random: SeededRandom): Uint16Array {
   const order = new Int32Array(experts).map((_, i) => i);
   random.shuffle(order);
+  const block = contiguousIn(experts, layout);
   const owner = new Uint16Array(experts);
   order.forEach((expert, i) => {
-    owner[expert] = i % devices;
+    owner[expert] = block[i]!;
   });
   return owner;
 }

@@ -1,0 +1,110 @@
+/** A figure: some panels under one title, as SVG text that reads well on light and dark pages. Knows nothing of what is drawn. */
+export interface Panel {
+  width: number;
+  height: number;
+  /** SVG elements with the panel's upper left corner at (0, 0). */
+  body: string;
+}
+
+export interface FigureText {
+  title: string;
+  /** For those who cannot see it. */
+  description: string;
+}
+
+const margin = 16;
+const titleHeight = 40;
+
+/** Series colours by index; more series start again. */
+export const seriesCount = 4;
+
+const style = `
+  svg { --page: #ffffff; --ink: #1f2430; --soft: #667085; --line: #d0d5dd; --cell: #1d4ed8;
+    --series-0: #1d4ed8; --series-1: #c2410c; --series-2: #047857; --series-3: #7e22ce; }
+  @media (prefers-color-scheme: dark) {
+    svg { --page: #12161d; --ink: #e6e8ee; --soft: #a3abba; --line: #3b4453; --cell: #7aa7ff;
+      --series-0: #7aa7ff; --series-1: #fb923c; --series-2: #34d399; --series-3: #c084fc; }
+  }
+  .page { fill: var(--page); }
+  text { font-family: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; font-size: 12px; fill: var(--ink); }
+  .title { font-size: 16px; font-weight: 600; }
+  .panel-title { font-size: 13px; font-weight: 600; }
+  .soft { fill: var(--soft); }
+  .grid { stroke: var(--line); stroke-width: 1; }
+  .guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; fill: none; }
+  .cell { fill: var(--cell); }
+${Array.from({ length: seriesCount }, (_, i) => `  .line-${i} { stroke: var(--series-${i}); stroke-width: 2; fill: none; }\n  .fill-${i} { fill: var(--series-${i}); }`).join('\n')}
+  .band { fill-opacity: 0.18; }
+`;
+
+/** Panels side by side while they fit into `width`, then in further rows. */
+export function renderFigure({ title, description }: FigureText, panels: Panel[], width: number = 920): string {
+  let x = margin;
+  let y = margin + titleHeight;
+  let rowHeight = 0;
+  const placed = panels.map((panel) => {
+    if (x > margin && x + panel.width > width - margin) {
+      x = margin;
+      y += rowHeight + margin;
+      rowHeight = 0;
+    }
+    const text = element('g', { transform: `translate(${x} ${y})` }, panel.body);
+    x += panel.width + margin;
+    rowHeight = Math.max(rowHeight, panel.height);
+    return text;
+  });
+  const height = y + rowHeight + margin;
+  const body = [
+    element('title', { id: 'figure-title' }, escapeText(title)),
+    element('desc', { id: 'figure-description' }, escapeText(description)),
+    `<style>${style}</style>`,
+    element('rect', { class: 'page', width, height }),
+    label(title, { x: margin, y: margin + 18, class: 'title' }),
+    ...placed,
+  ].join('\n');
+  const attributes = {
+    xmlns: 'http://www.w3.org/2000/svg',
+    viewBox: `0 0 ${width} ${height}`,
+    width,
+    height,
+    role: 'img',
+    'aria-labelledby': 'figure-title figure-description',
+  };
+  return `${element('svg', attributes, `\n${body}\n`)}\n`;
+}
+
+/** One element; numbers are rounded to hundredths. `content` is markup, not text. */
+export function element(name: string, attributes: Record<string, string | number>, content?: string): string {
+  const written = Object.entries(attributes)
+    .map(([key, value]) => ` ${key}="${typeof value === 'number' ? formatCoordinate(value) : escapeText(value)}"`)
+    .join('');
+  return content === undefined ? `<${name}${written}/>` : `<${name}${written}>${content}</${name}>`;
+}
+
+export function label(text: string, attributes: Record<string, string | number>): string {
+  return element('text', attributes, escapeText(text));
+}
+
+/** A path through points; a point that is not finite interrupts it. */
+export function pathThrough(points: [number, number][]): string {
+  let open = false;
+  return points
+    .flatMap(([x, y]) => {
+      if (!Number.isFinite(x) || !Number.isFinite(y)) {
+        open = false;
+        return [];
+      }
+      const command = open ? 'L' : 'M';
+      open = true;
+      return [`${command}${formatCoordinate(x)} ${formatCoordinate(y)}`];
+    })
+    .join('');
+}
+
+function formatCoordinate(value: number): string {
+  return String(Math.round(value * 100) / 100);
+}
+
+function escapeText(text: string): string {
+  return text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
+}

@@ -1,0 +1,27 @@
+import { requestItems } from '../affinity-items.ts';
+import { solveLayers } from '../layer-pool.ts';
+import { collectExpertSets } from '../objective.ts';
+import type { PlacementProblem, PlacementSolver } from '../solver.ts';
+import { coOccurrence } from './starts.ts';
+
+/** The paper's alternating placement of requests and experts (version 5, Algorithm 1), layer by layer. */
+export const alternatingSolver: PlacementSolver = {
+  name: 'alternating',
+  async solve({ trace, devices, seed, threads, onProgress }: PlacementProblem) {
+    const { layers, experts } = trace.model;
+    const owners = await solveLayers(
+      'alternating',
+      (layer) => ({
+        layer,
+        items: requestItems(trace, layer),
+        together: coOccurrence(collectExpertSets(trace, layer)),
+        devices,
+        seed,
+      }),
+      { layers, threads, onProgress },
+    );
+    const expertOwner = new Uint16Array(layers * experts);
+    owners.forEach((owner, layer) => expertOwner.set(owner, layer * experts));
+    return { expertOwner, notes: [] };
+  },
+};

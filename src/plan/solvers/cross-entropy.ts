@@ -1,0 +1,19 @@
+import { tokenItems } from '../affinity-items.ts';
+import { solveLayers } from '../layer-pool.ts';
+import type { PlacementProblem, PlacementSolver } from '../solver.ts';
+
+/** The paper's cross-entropy search (version 1) over the devices of token ids and experts, layer by layer. */
+export const crossEntropySolver: PlacementSolver = {
+  name: 'cross-entropy',
+  async solve({ trace, devices, seed, threads, onProgress }: PlacementProblem) {
+    const { layers, experts } = trace.model;
+    const owners = await solveLayers(
+      'cross-entropy',
+      (layer) => ({ layer, items: tokenItems(trace, layer), devices, seed }),
+      { layers, threads, onProgress },
+    );
+    const expertOwner = new Uint16Array(layers * experts);
+    owners.forEach((owner, layer) => expertOwner.set(owner, layer * experts));
+    return { expertOwner, notes: [] };
+  },
+};
