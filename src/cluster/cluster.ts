@@ -1,0 +1,56 @@
+/** What a cluster is: nodes of devices, and two classes of links. Knows nothing of models, plans or schedules. SI units. */
+
+/** Alpha-beta cost of a link: a message takes latency + messageSeconds + bytes / bytesPerSecond. */
+export interface Link {
+  /** Bytes per second in each direction. */
+  bytesPerSecond: number;
+  /** Seconds from sender to receiver; messages sent at once share it. */
+  latencySeconds: number;
+  /** Seconds a link is taken by each message whatever its size; not shared. */
+  messageSeconds: number;
+}
+
+export interface DeviceRates {
+  flopsPerSecond: number;
+  memoryBytesPerSecond: number;
+  memoryBytes: number;
+  /** Seconds every layer takes besides arithmetic and memory (kernel launches, bookkeeping). */
+  layerSeconds: number;
+}
+
+/** Who shares a node's way out: all its devices one network card, or each device its own. */
+export const portSharers = ['node', 'device'] as const;
+export type PortSharer = (typeof portSharers)[number];
+
+export interface ClusterNode {
+  name: string;
+  devices: number;
+  device: DeviceRates;
+  /** Per device. */
+  inside: Link;
+  between: Link;
+  betweenSharedBy: PortSharer;
+}
+
+export interface Cluster {
+  name: string;
+  nodes: ClusterNode[];
+}
+
+export const linkClasses = ['insideNode', 'betweenNodes'] as const;
+export type LinkClass = (typeof linkClasses)[number];
+
+export function deviceCount(cluster: Cluster): number {
+  return cluster.nodes.reduce((sum, node) => sum + node.devices, 0);
+}
+
+/** [devices] node of each device: devices are numbered node by node. */
+export function nodeOfDevices(cluster: Cluster): Int32Array {
+  return Int32Array.from(cluster.nodes.flatMap((node, index) => Array.from({ length: node.devices }, () => index)));
+}
+
+/** The same cluster with some figures of its slowest link class replaced: between nodes, or inside the only one. */
+export function withLink(cluster: Cluster, change: Partial<Link>): Cluster {
+  const field = cluster.nodes.length > 1 ? 'between' : 'inside';
+  return { ...cluster, nodes: cluster.nodes.map((node) => ({ ...node, [field]: { ...node[field], ...change } })) };
+}

@@ -1,0 +1,157 @@
+import { type Cluster, type DeviceRates, nodeOfDevices } from '../cluster/cluster.ts';
+import type { Layout } from '../engine/api.ts';
+import type { RoutingTrace } from '../trace/routing-trace.ts';
+import type { LayerRouting } from './layer-routing.ts';
+import { attentionElements, expertBytes, localKeyValueHeads, type ModelShape } from './model-shape.ts';
+import type { SimulatedStep } from './steps.ts';
+
+/** What ranks compute between collectives, in order; `logits` once a step. */
+export type ComputeName = 'attention' | 'shuffle' | 'router' | 'experts' | 'sum' | 'restore' | 'logits';
+
+/** What one rank has to do in a stage. */
+interface Work {
+  flops: number;
+  /** Bytes of memory read and written. */
+  bytes: number;
+}
+
+/** Tokens of the data-parallel groups in one step, or in one of its halves. */
+export type GroupTokens = Pick<SimulatedStep, 'groupTokens'>;
+
+/** Roofline times [G], in seconds: the longer of arithmetic and memory traffic on each rank's device. Rank r lives on device r. */
+export class ComputeClock {
+  readonly #shape: ModelShape;
+  readonly #layout: Layout;
+  readonly #trace: RoutingTrace;
+  readonly #devices: DeviceRates[];
+  readonly #shuffles: boolean;
+  /** Per group: sum over tokens of the positions they attend to, and cached positions read. */
+  readonly #attended: Float64Array;
+  readonly #cached: Float64Array;
+
+  /** @param shuffles whether rows are permuted around the attention collectives */
+  constructor(cluster: Cluster, shape: ModelShape, layout: Layout, trace: RoutingTrace, shuffles: boolean) {
+    const nodes = nodeOfDevices(cluster);
+    const ranks = layout.dataParallel * layout.tensorParallel;
+    this.#shape = shape;
+    this.#layout = layout;
+    this.#trace = trace;
+    this.#devices = Array.from({ length: ranks }, (_, rank) => cluster.nodes[nodes[rank]!]!.device);
+    this.#shuffles = shuffles && layout.tensorParallel > 1;
+    this.#attended = new Float64Array(layout.dataParallel);
+    this.#cached = new Float64Array(layout.dataParallel);
+  }
+
+  beginStep({ rows, groupTokens }: SimulatedStep): void {
+    const { request, position } = this.#trace;
+    this.#attended.fill(0);
+    this.#cached.fill(0);
+    let at = 0;
+    groupTokens.forEach((tokens, group) => {
+      for (const end = at + tokens; at < end; at++) {
+        const context = position[rows[at]!]! + 1;
+        this.#attended[group]! += context;
+        const lastOfSequence = at + 1 === end || request[rows[at + 1]!] !== request[rows[at]!];
+        if (lastOfSequence) this.#cached[group]! += context;
+      }
+    });
+  }
+
+  /** Norm, projections, attention and its output projection, and what a layer takes besides. */
+  attention({ groupTokens }: GroupTokens): Float64Array {
+    const { hiddenSize, heads, headDimension, activationBytes, weightBytes } = this.#shape;
+    const { tensorParallel } = this.#layout;
+    const elements = attentionElements(this.#shape, tensorParallel);
+    const cacheRow = 2 * localKeyValueHeads(this.#shape, tensorParallel) * headDimension * activationBytes;
+    const seconds = this.#times((rank) => {
+      const group = Math.floor(rank / tensorParallel);
+      const tokens = groupTokens[group]!;
+      return {
+        flops: 2 * tokens * elements + 4 * this.#attended[group]! * (heads / tensorParallel) * headDimension,
+        bytes:
+          (tokens === 0 ? 0 : elements * weightBytes) +
+          this.#cached[group]! * cacheRow +
+          4 * tokens * hiddenSize * activationBytes,
+      };
+    });
+    return seconds.map((own, rank) => own + this.#devices[rank]!.layerSeconds);
+  }
+
+  /** Predicting with the router, and permuting rows before the reduce-scatter. */
+  shuffle({ groupTokens }: GroupTokens, pregates: boolean): Float64Array {
+    const { hiddenSize, experts, activationBytes, weightBytes } = this.#shape;
+    const router = pregates ? experts * hiddenSize : 0;
+    return this.#times((rank) => {
+      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / this.#layout.tensorParallel)]! : 0;
+      return {
+        flops: 2 * tokens * router,
+        bytes: tokens === 0 ? 0 : router * weightBytes + 2 * tokens * hiddenSize * activationBytes,
+      };
+    });
+  }
+
+  /** Norm and router over the rank's own rows, and packing what is sent. */
+  router(routing: LayerRouting): Float64Array {
+    const { hiddenSize, experts, activationBytes, weightBytes } = this.#shape;
+    return this.#times((rank) => {
+      const own = routing.homeRows[rank]!;
+      let sent = 0;
+      for (let other = 0; other < routing.ranks; other++)
+        if (other !== rank) sent += routing.rows[rank * routing.ranks + other]!;
+      return {
+        flops: 2 * own * hiddenSize * experts,
+        bytes:
+          (own === 0 ? 0 : hiddenSize * experts * weightBytes) + (3 * own + 2 * sent) * hiddenSize * activationBytes,
+      };
+    });
+  }
+
+  /** Experts over own and received rows. */
+  experts(routing: LayerRouting): Float64Array {
+    const { hiddenSize, expertWidth, activationBytes } = this.#shape;
+    return this.#times((rank) => ({
+      flops: 6 * routing.computedPairs[rank]! * hiddenSize * expertWidth,
+      bytes:
+        routing.activeExperts[rank]! * expertBytes(this.#shape) +
+        routing.computedPairs[rank]! * (4 * hiddenSize + 4 * expertWidth) * activationBytes,
+    }));
+  }
+
+  /** Adding the partial sums that came back. */
+  sum(routing: LayerRouting): Float64Array {
+    const { hiddenSize, activationBytes } = this.#shape;
+    return this.#times((rank) => {
+      let back = routing.homeRows[rank]!;
+      for (let other = 0; other < routing.ranks; other++)
+        if (other !== rank) back += routing.rows[rank * routing.ranks + other]!;
+      return { flops: 0, bytes: 3 * back * hiddenSize * activationBytes };
+    });
+  }
+
+  /** Undoing the shuffle. */
+  restore({ groupTokens }: GroupTokens): Float64Array {
+    const { hiddenSize, activationBytes } = this.#shape;
+    return this.#times((rank) => {
+      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / this.#layout.tensorParallel)]! : 0;
+      return { flops: 0, bytes: 2 * tokens * hiddenSize * activationBytes };
+    });
+  }
+
+  /** The rank's share of the vocabulary for the rows whose next token is chosen. */
+  logits({ sampled }: SimulatedStep): Float64Array {
+    const { hiddenSize, vocabularySize, weightBytes } = this.#shape;
+    const { tensorParallel } = this.#layout;
+    const elements = (hiddenSize * vocabularySize) / tensorParallel;
+    return this.#times((rank) => {
+      const rows = sampled[Math.floor(rank / tensorParallel)]!;
+      return { flops: 2 * rows * elements, bytes: rows === 0 ? 0 : elements * weightBytes };
+    });
+  }
+
+  #times(workOf: (rank: number) => Work): Float64Array {
+    return Float64Array.from(this.#devices, ({ flopsPerSecond, memoryBytesPerSecond }, rank) => {
+      const { flops, bytes } = workOf(rank);
+      return Math.max(flops / flopsPerSecond, bytes / memoryBytesPerSecond);
+    });
+  }
+}
