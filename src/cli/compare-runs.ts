@@ -1,0 +1,115 @@
+import type {
+  GenerationRequest,
+  Layout,
+  LogitsKept,
+  RunOptions,
+  RunReport,
+  ScheduleName,
+  Session,
+  SessionOptions,
+} from '../engine/api.ts';
+import type { Plan, PredictorName } from '../plan/plan.ts';
+import { cachePositionsFor } from './prompts.ts';
+
+/** Baselines run as engines do without a plan; `speculative` runs on the plan under test. */
+export type PlanRole = 'contiguous' | 'planned';
+
+export function planRoleOf(schedule: ScheduleName): PlanRole {
+  return schedule === 'speculative' ? 'planned' : 'contiguous';
+}
+
+export interface CompareSetup {
+  modelDirectory: string;
+  layout: Layout;
+  plans: Record<PlanRole, Plan>;
+  schedules: ScheduleName[];
+  predictor: PredictorName;
+  requests: GenerationRequest[];
+  /** Timed runs of each schedule, after the checked one. */
+  repeats: number;
+  stepTokens: number;
+  logits: Exclude<LogitsKept, 'none'>;
+  /** On the layout's runs; one rank has nothing to overlap. */
+  overlap: boolean;
+}
+
+export interface ScheduleRuns {
+  schedule: ScheduleName;
+  /** Keeps logits; also the warm-up, so its times are not used. */
+  checked: RunReport;
+  /** Without logits. */
+  timed: RunReport[];
+}
+
+export interface CompareRuns {
+  schedules: ScheduleRuns[];
+  /** One rank under the plan: what every schedule on that plan must equal. */
+  references: Partial<Record<PlanRole, RunReport>>;
+}
+
+export type OpenSession = (options: SessionOptions) => Promise<Session>;
+
+const roles: PlanRole[] = ['contiguous', 'planned'];
+
+/**
+ * Runs everything a comparison needs:
+ * 1. per plan, the one-rank run;
+ * 2. per schedule, one run on the layout whose logits are kept;
+ * 3. timed runs, schedules taking turns, each round starting with another one.
+ */
+export async function runComparison(
+  setup: CompareSetup,
+  openSession: OpenSession,
+  onProgress: (what: string) => void,
+  signal: AbortSignal,
+): Promise<CompareRuns> {
+  const { schedules, plans, layout, repeats } = setup;
+  const used = roles.filter((role) => schedules.some((schedule) => planRoleOf(schedule) === role));
+  const run = (session: Session, schedule: ScheduleName, logits: LogitsKept): Promise<RunReport> =>
+    session.run(runOptions(setup, schedule, logits, signal));
+  const runs: CompareRuns = { schedules: [], references: {} };
+  for (const role of used) {
+    onProgress(`one rank, ${plans[role].solver} plan`);
+    const session = await openSession(sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }));
+    try {
+      runs.references[role] = await run(session, 'dedup', setup.logits);
+    } finally {
+      await session.close();
+    }
+  }
+  const sessions: Partial<Record<PlanRole, Session>> = {};
+  try {
+    for (const role of used) sessions[role] = await openSession(sessionOptions(setup, role, layout));
+    const sessionOf = (schedule: ScheduleName): Session => sessions[planRoleOf(schedule)]!;
+    for (const schedule of schedules) {
+      onProgress(`${schedule}, checked run`);
+      runs.schedules.push({ schedule, checked: await run(sessionOf(schedule), schedule, setup.logits), timed: [] });
+    }
+    for (let round = 0; round < repeats; round++) {
+      for (let turn = 0; turn < schedules.length; turn++) {
+        const { schedule, timed } = runs.schedules[(round + turn) % schedules.length]!;
+        onProgress(`${schedule}, timed run ${round + 1} of ${repeats}`);
+        timed.push(await run(sessionOf(schedule), schedule, 'none'));
+      }
+    }
+    return runs;
+  } finally {
+    await Promise.all(Object.values(sessions).map((session) => session.close()));
+  }
+}
+
+function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsKept, signal: AbortSignal): RunOptions {
+  const { predictor, requests, overlap } = setup;
+  return { schedule, predictor, requests, logits, recordRouting: false, overlap, signal };
+}
+
+function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): SessionOptions {
+  return {
+    modelDirectory: setup.modelDirectory,
+    layout,
+    plan: setup.plans[role],
+    transport: 'threads',
+    maximumStepTokens: setup.stepTokens,
+    cachePositions: cachePositionsFor(setup.requests, layout.dataParallel),
+  };
+}

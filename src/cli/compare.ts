@@ -1,0 +1,170 @@
+import { scheduleNames, type Layout } from '../engine/api.ts';
+import { assertLayoutFits } from '../engine/partition.ts';
+import { openSession } from '../engine/session.ts';
+import { ExitStatus } from '../errors.ts';
+import { loadTokenizer } from '../model/tokenizer.ts';
+import { predictorNames } from '../plan/plan.ts';
+import { usageError } from './arguments.ts';
+import { assembleReport, isLossless } from './compare-report.ts';
+import { runComparison, type CompareSetup } from './compare-runs.ts';
+import { renderComparison } from './compare-text.ts';
+import { contiguousPlan } from './contiguous-plan.ts';
+import { renderJson } from './json.ts';
+import { demoEvaluation, readModel, shortPath, type ModelFacts } from './model-directory.ts';
+import { cacheDirectory, resolvePlan } from './plan-resolution.ts';
+import { greedy, readDocuments, spreadOverLabels, toRequests } from './prompts.ts';
+import {
+  describeLayout,
+  jsonArgs,
+  layoutArgs,
+  modelArgs,
+  overlapArgs,
+  planArgs,
+  predictorArgs,
+  ranksOf,
+  readLayout,
+  scheduleList,
+  stepArgs,
+} from './shared-args.ts';
+import type { Verb, VerbContext } from './verb.ts';
+
+const defaultRanks = 4;
+
+export const compareVerb: Verb = {
+  name: 'compare',
+  summary: 'Run the same prompts under several schedules, side by side, and check that none changes a bit',
+  args: {
+    ...modelArgs,
+    ...layoutArgs,
+    schedules: {
+      type: 'string',
+      valueHint: 'A,B',
+      default: scheduleNames.join(','),
+      description: `Which to run: ${scheduleList}`,
+    },
+    ...predictorArgs,
+    ...planArgs,
+    prompts: {
+      type: 'string',
+      valueHint: 'FILE',
+      description: 'Prompts (.jsonl or .txt); shipped evaluation texts when not given',
+    },
+    'prompt-count': {
+      type: 'string',
+      valueHint: 'N',
+      default: '12',
+      description: 'How many prompts, spread over their domains',
+    },
+    'prompt-tokens': {
+      type: 'string',
+      valueHint: 'N',
+      default: '192',
+      description: 'Prompts are cut to so many tokens',
+    },
+    'max-new-tokens': { type: 'string', valueHint: 'N', default: '16', description: 'Tokens generated per prompt' },
+    repeats: { type: 'string', valueHint: 'N', default: '3', description: 'Timed runs per schedule, taking turns' },
+    logits: {
+      type: 'string',
+      valueHint: 'WHICH',
+      default: 'sampled',
+      description: 'Logits compared: sampled (those tokens are chosen from) or all (every position; much memory)',
+    },
+    ...stepArgs,
+    ...overlapArgs,
+    ...jsonArgs,
+  },
+  examples: [
+    { command: 'compare', does: 'the shipped model on four ranks' },
+    { command: 'compare --dp 4 --tp 1 --json', does: 'attention data-parallel, as JSON' },
+    {
+      command: 'compare ./OLMoE-1B-7B --ranks 8 --schedules dedup,speculative',
+      does: 'another model; its plan is solved once and cached',
+    },
+  ],
+  run: compare,
+};
+
+async function compare({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
+  const layout = readLayout(flags, defaultRanks);
+  const schedules = flags.choices('schedules', scheduleNames);
+  const predictor = flags.choice('predictor', predictorNames);
+  const promptCount = flags.integer('prompt-count', { minimum: 1 });
+  const shape = {
+    promptTokens: flags.integer('prompt-tokens', { minimum: 1 }),
+    maxNewTokens: flags.integer('max-new-tokens', { minimum: 1 }),
+    sampling: greedy,
+    ignoreEnd: true,
+    stopStrings: [],
+  };
+  const repeats = flags.integer('repeats', { minimum: 1 });
+  const logits = flags.choice('logits', ['sampled', 'all']);
+  const stepTokens = flags.integer('step-tokens', { minimum: 1 });
+  const overlap = flags.boolean('overlap');
+
+  const model = readModel(flags);
+  assertComparable(layout, model);
+  const requests = toRequests(
+    spreadOverLabels(readDocuments(flags.optional('prompts') ?? demoEvaluation), promptCount),
+    loadTokenizer(model.directory),
+    shape,
+  );
+  const contiguous = contiguousPlan(model, ranksOf(layout));
+  const resolved = schedules.includes('speculative')
+    ? await resolvePlan(
+        {
+          model,
+          devices: ranksOf(layout),
+          explicit: flags.optional('plan'),
+          profile: flags.optional('profile'),
+          cacheDirectory: cacheDirectory(flags),
+        },
+        console,
+        signal,
+      )
+    : undefined;
+  const setup: CompareSetup = {
+    modelDirectory: model.directory,
+    layout,
+    plans: { contiguous, planned: resolved?.plan ?? contiguous },
+    schedules,
+    predictor,
+    requests,
+    repeats,
+    stepTokens,
+    logits,
+    overlap,
+  };
+  console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
+  const runs = await runComparison(setup, openSession, (what) => console.progress(what), signal);
+  const report = assembleReport(
+    {
+      model: model.name,
+      layout,
+      transport: 'threads',
+      network: 'shared memory',
+      plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
+      repeats,
+      overlap,
+      predictor,
+      solvers: { contiguous: 'contiguous', planned: setup.plans.planned.solver },
+    },
+    runs,
+  );
+  console.progress(undefined);
+  console.out(flags.boolean('json') ? renderJson(report) : renderComparison(report, console.style));
+  return isLossless(report) ? ExitStatus.done : ExitStatus.failed;
+}
+
+/** Refuses at once what would fail after minutes of recording and solving. */
+function assertComparable(layout: Layout, model: ModelFacts): void {
+  assertLayoutFits(model.config, layout);
+  const ranks = ranksOf(layout);
+  if ((ranks & (ranks - 1)) === 0) return;
+  throw usageError(
+    'USAGE_BAD_VALUE',
+    `--ranks: ${ranks} is no power of two, and the one-rank run needs that of a plan's devices`,
+    {
+      hint: 'use 1, 2, 4, 8, ... ranks',
+    },
+  );
+}

@@ -1,0 +1,94 @@
+import type { LayerFigures } from '../plan/evaluate.ts';
+import type { Plan } from '../plan/plan.ts';
+import { contiguousOwners } from '../plan/solvers/contiguous.ts';
+import type { Console } from './console.ts';
+import { formatChange, formatNumber, formatShare } from './format.ts';
+import { renderTable } from './table.ts';
+
+export interface SolverReport extends Omit<LayerFigures, 'recall'> {
+  solver: string;
+  seconds: number;
+  /** Highest resident memory of the process so far, so not less than that of the solvers before. */
+  peakMemoryMb: number;
+  /** (layer, expert) pairs whose owner is not the contiguous one. */
+  movedExperts: number;
+  layers: LayerFigures[];
+  /** Bounds that had to be relaxed and the like. */
+  notes: string[];
+}
+
+/** What `smoe plan --json` prints. Figures assume the best home for every token: what perfect prediction would reach. */
+export interface PlanReport {
+  trace: string;
+  evaluation: string;
+  devices: number;
+  profileTokens: number;
+  evaluationTokens: number;
+  solvers: SolverReport[];
+}
+
+export function movedExperts({ expertOwner, layers, experts, devices }: Plan): number {
+  const contiguous = contiguousOwners(experts, devices);
+  let moved = 0;
+  for (let i = 0; i < layers * experts; i++) moved += expertOwner[i] === contiguous[i % experts] ? 0 : 1;
+  return moved;
+}
+
+export function renderPlanReport(report: PlanReport, style: Console['style'] = (_format, text) => text): string {
+  const bold = (title: string): string => style('bold', title);
+  const contiguous = report.solvers.find(({ solver }) => solver === 'contiguous');
+  const summary = renderTable(
+    [
+      { title: 'solver', align: 'left' },
+      { title: 'remote devices/token', align: 'right' },
+      { title: 'vs contiguous', align: 'right' },
+      { title: 'LAR', align: 'right' },
+      { title: 'imbalance', align: 'right' },
+      { title: 'moved experts', align: 'right' },
+      { title: 'seconds', align: 'right' },
+      { title: 'peak MB', align: 'right' },
+    ],
+    report.solvers.map((solver) => [
+      solver.solver,
+      formatNumber(solver.remoteDevicesPerToken, 3),
+      contiguous === undefined || contiguous === solver
+        ? '-'
+        : formatChange(solver.remoteDevicesPerToken, contiguous.remoteDevicesPerToken),
+      formatShare(solver.localActivationRate),
+      formatNumber(solver.loadImbalance),
+      String(solver.movedExperts),
+      formatNumber(solver.seconds, 1),
+      formatNumber(solver.peakMemoryMb, 0),
+    ]),
+    bold,
+  );
+  const layers = renderTable(
+    [
+      { title: 'layer', align: 'right' },
+      ...report.solvers.flatMap(({ solver }) => [
+        { title: `${solver}: remote`, align: 'right' as const },
+        { title: 'LAR', align: 'right' as const },
+        { title: 'imbalance', align: 'right' as const },
+      ]),
+    ],
+    report.solvers[0]!.layers.map((_, layer) => [
+      String(layer),
+      ...report.solvers.flatMap((solver) => [
+        formatNumber(solver.layers[layer]!.remoteDevicesPerToken, 3),
+        formatShare(solver.layers[layer]!.localActivationRate),
+        formatNumber(solver.layers[layer]!.loadImbalance),
+      ]),
+    ]),
+    bold,
+  );
+  return [
+    `${report.devices} devices, solved from ${report.profileTokens} tokens, measured on ${report.evaluationTokens} (${report.evaluation})`,
+    style('dim', 'Figures are for the best home of every token: what perfect prediction would reach'),
+    '',
+    summary,
+    layers,
+    ...report.solvers.flatMap(({ solver, notes }) => notes.map((note) => `${solver}: ${note}`)),
+  ]
+    .join('\n')
+    .replace(/\n*$/, '\n');
+}

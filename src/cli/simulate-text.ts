@@ -1,0 +1,135 @@
+import type { SimulationResult } from '../simulate/simulate.ts';
+import type { SweepReport } from '../simulate/sweep.ts';
+import { sweepUnits } from '../simulate/sweep-figure.ts';
+import type { Console } from './console.ts';
+import { formatBytes, formatChange, formatCount, formatMilliseconds, formatNumber, formatShare } from './format.ts';
+import { type Column, renderTable } from './table.ts';
+
+/** What `smoe simulate --json` prints; fields as in `smoe compare --json` where both have them. */
+export interface SimulationReport {
+  model: string;
+  trace: string;
+  layout: { dp: number; tp: number; ep: number };
+  transport: 'simulated';
+  network: string;
+  plan: string;
+  prompts: number;
+  promptTokens: number;
+  generatedTokens: number;
+  phases: string;
+  overlap: boolean;
+  schedules: SimulationResult[];
+  sweep?: SweepReport;
+}
+
+type Style = Console['style'];
+
+interface ResultColumn extends Column {
+  cell(result: SimulationResult, report: SimulationReport): string;
+}
+
+const left = (title: string, cell: ResultColumn['cell']): ResultColumn => ({ title, align: 'left', cell });
+const right = (title: string, cell: ResultColumn['cell']): ResultColumn => ({ title, align: 'right', cell });
+const named = [left('plan', ({ plan }) => plan), left('schedule', ({ name }) => name)];
+
+const byteColumns = [
+  ...named,
+  right('attention', ({ bytes }) => formatBytes(bytes.attention)),
+  right('dispatch', ({ bytes }) => formatBytes(bytes.dispatch)),
+  right('combine', ({ bytes }) => formatBytes(bytes.combine)),
+  right('control', ({ bytes }) => formatBytes(bytes.control)),
+  right('total', ({ bytes }) => formatBytes(bytes.total)),
+  right('inside nodes', ({ bytesByLink }) => formatBytes(bytesByLink.insideNode)),
+  right('between nodes', ({ bytesByLink }) => formatBytes(bytesByLink.betweenNodes)),
+  right('messages', ({ messages }) => String(messages)),
+  right('LAR', ({ localActivationRate }) => formatShare(localActivationRate)),
+  right('remote devices/token', ({ remoteDevicesPerToken }) => formatNumber(remoteDevicesPerToken)),
+  right('imbalance', ({ loadImbalance }) => formatNumber(loadImbalance)),
+  right('recall', ({ recall }) => formatShare(recall)),
+];
+
+const timeColumns = [
+  ...named,
+  right('step p50', ({ stepMs }) => formatMilliseconds(stepMs.p50)),
+  right('p99', ({ stepMs }) => formatMilliseconds(stepMs.p99)),
+  right('total', ({ totalMs }) => formatMilliseconds(totalMs)),
+  right('vs first', ({ totalMs }, { schedules }) => formatChange(totalMs, schedules[0]!.totalMs)),
+  right('computing', ({ computeMs }) => formatMilliseconds(computeMs)),
+  right('communicating', ({ communicationMs }) => formatMilliseconds(communicationMs)),
+  right('experts’ share', ({ expertExchangeShare }) => formatShare(expertExchangeShare)),
+  left('busiest link', ({ busiestLink }) => busiestLink?.name ?? '-'),
+  right('busiest rank', ({ busiestRank }) => `${busiestRank.rank} (x${formatNumber(busiestRank.overMean)})`),
+];
+
+export function renderSimulation(
+  report: SimulationReport,
+  { perLayer = false, style = (_format, text) => text }: { perLayer?: boolean; style?: Style } = {},
+): string {
+  const { layout, schedules, promptTokens, generatedTokens, prompts, overlap, sweep, phases } = report;
+  const table = (columns: ResultColumn[]): string =>
+    renderTable(
+      columns,
+      schedules.map((result) => columns.map((column) => column.cell(result, report))),
+      (title) => style('bold', title),
+    );
+  const predicting = schedules.find(({ predictor }) => predictor !== null);
+  const prediction = predicting === undefined ? '' : `; homes by ${predicting.predictor}, ${predicting.homes}`;
+  return [
+    `${report.model}, ${layout.ep} ranks (dp ${layout.dp}, tp ${layout.tp}), simulated on ${report.network}${prediction}`,
+    `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}`,
+    '',
+    style('dim', `Payload between ranks, all layers and ${formatCount(schedules[0]!.steps, 'step')}`),
+    table(byteColumns),
+    style('dim', 'Time by the alpha-beta and roofline model of docs/simulator.md'),
+    table(timeColumns),
+    ...(perLayer ? [style('dim', 'Milliseconds per layer and step'), layerTable(schedules, style)] : []),
+    ...notes(schedules),
+    ...(sweep === undefined
+      ? []
+      : ['', style('dim', 'Sweep: time saved against the baseline'), sweepTable(sweep, style)]),
+  ].join('\n');
+}
+
+function layerTable(schedules: SimulationResult[], style: Style): string {
+  const columns: Column[] = [
+    { title: 'layer', align: 'right' },
+    ...schedules.map(({ plan, name }): Column => ({ title: `${name}, ${plan}`, align: 'right' })),
+  ];
+  const rows = schedules[0]!.layers.map((_, layer) => [
+    String(layer),
+    ...schedules.map(({ layers, steps }) => formatNumber(layers[layer]!.milliseconds / steps, 3)),
+  ]);
+  return renderTable(columns, rows, (title) => style('bold', title));
+}
+
+/** Equal notes are said once, with the runs they hold for. */
+function notes(schedules: SimulationResult[]): string[] {
+  const runsOf = new Map<string, string[]>();
+  for (const { plan, name, notes: own } of schedules) {
+    for (const { text } of own) runsOf.set(text, [...(runsOf.get(text) ?? []), `${name}, ${plan}`]);
+  }
+  return [...runsOf].map(
+    ([text, runs]) => `note (${runs.length === schedules.length ? 'all' : runs.join('; ')}): ${text}`,
+  );
+}
+
+function sweepTable({ axis, values, baseline, series }: SweepReport, style: Style): string {
+  const unit = sweepUnits[axis];
+  const columns: Column[] = [
+    { title: 'plan', align: 'left' },
+    { title: 'schedule', align: 'left' },
+    ...values.map((value): Column => ({ title: `${value} ${unit}`, align: 'right' })),
+    { title: 'pays', align: 'left' },
+  ];
+  const rows = series.map(({ plan, schedule, points, pays, stopsPayingAt }) => {
+    const own = plan === baseline.plan && schedule === baseline.schedule;
+    const verdict = stopsPayingAt === null ? pays : `${pays} ${Number(stopsPayingAt.toPrecision(3))} ${unit}`;
+    return [
+      plan,
+      schedule,
+      ...points.map((point) => (point === null ? '-' : formatShare(point.gain))),
+      own ? 'baseline' : verdict,
+    ];
+  });
+  return renderTable(columns, rows, (title) => style('bold', title));
+}

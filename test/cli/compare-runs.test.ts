@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { runComparison, type CompareSetup, type OpenSession } from '../../src/cli/compare-runs.ts';
+import { contiguousPlan } from '../../src/cli/contiguous-plan.ts';
+import { scheduleNames } from '../../src/engine/api.ts';
+import type { ModelConfig } from '../../src/model/config.ts';
+import { runReport } from './run-report.ts';
+
+const config = { layers: 1, experts: 4, topK: 2, vocabularySize: 3 } as ModelConfig;
+const contiguous = contiguousPlan({ config, fingerprint: 'f' }, 2);
+const setup: CompareSetup = {
+  modelDirectory: 'model',
+  layout: { dataParallel: 1, tensorParallel: 2 },
+  plans: { contiguous, planned: { ...contiguous, solver: 'hypergraph' } },
+  schedules: [...scheduleNames],
+  predictor: 'combined',
+  requests: [],
+  repeats: 2,
+  stepTokens: 8,
+  logits: 'sampled',
+  overlap: false,
+};
+
+/** Sessions that write down what happens to them; `fails` makes one run throw. */
+function recorder(fails?: string): { open: OpenSession; events: string[] } {
+  const events: string[] = [];
+  const open: OpenSession = async (options) => {
+    const name = `${options.plan.solver} x${options.layout.tensorParallel}`;
+    events.push(`open ${name}`);
+    return {
+      options,
+      run: async ({ schedule, logits }) => {
+        const event = `${name}: ${schedule} ${logits}`;
+        events.push(event);
+        if (event === fails) throw new Error('rank died');
+        return runReport();
+      },
+      close: async () => void events.push(`close ${name}`),
+    };
+  };
+  return { open, events };
+}
+
+const signal = new AbortController().signal;
+
+describe('comparison runs', () => {
+  it('are: one rank per plan, a checked run per schedule, timed rounds taking turns', async () => {
+    const { open, events } = recorder();
+    const runs = await runComparison(setup, open, () => {}, signal);
+    assert.deepEqual(events, [
+      'open contiguous x1',
+      'contiguous x1: dedup sampled',
+      'close contiguous x1',
+      'open hypergraph x1',
+      'hypergraph x1: dedup sampled',
+      'close hypergraph x1',
+      'open contiguous x2',
+      'open hypergraph x2',
+      'contiguous x2: deepspeed-moe sampled',
+      'contiguous x2: alltoallv sampled',
+      'contiguous x2: dedup sampled',
+      'hypergraph x2: speculative sampled',
+      'contiguous x2: deepspeed-moe none',
+      'contiguous x2: alltoallv none',
+      'contiguous x2: dedup none',
+      'hypergraph x2: speculative none',
+      'contiguous x2: alltoallv none',
+      'contiguous x2: dedup none',
+      'hypergraph x2: speculative none',
+      'contiguous x2: deepspeed-moe none',
+      'close contiguous x2',
+      'close hypergraph x2',
+    ]);
+    assert.deepEqual(
+      runs.schedules.map(({ schedule, timed }) => [schedule, timed.length]),
+      scheduleNames.map((name) => [name, 2]),
+    );
+  });
+
+  it('open no session for a plan that no schedule uses', async () => {
+    const { open, events } = recorder();
+    const runs = await runComparison({ ...setup, schedules: ['dedup'] }, open, () => {}, signal);
+    assert.ok(events.every((event) => !event.includes('hypergraph')));
+    assert.equal(runs.references.planned, undefined);
+  });
+
+  it('close every session when a run fails', async () => {
+    for (const fails of ['contiguous x1: dedup sampled', 'hypergraph x2: speculative none']) {
+      const { open, events } = recorder(fails);
+      await assert.rejects(
+        runComparison(setup, open, () => {}, signal),
+        /rank died/,
+      );
+      const count = (verb: string): number => events.filter((event) => event.startsWith(verb)).length;
+      assert.equal(count('close'), count('open'));
+    }
+  });
+});
