@@ -11,7 +11,11 @@ export class SmoeError extends Error {
   readonly hint: string | undefined;
   readonly exitStatus: ExitStatus;
 
-  constructor(code: string, message: string, options: { hint?: string; exitStatus?: ExitStatus; cause?: unknown } = {}) {
+  constructor(
+    code: string,
+    message: string,
+    options: { hint?: string; exitStatus?: ExitStatus; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'SmoeError';
     this.code = code;
@@ -33,7 +37,13 @@ export interface SerializedError {
 export function serializeError(error: unknown): SerializedError {
   if (error instanceof SmoeError) {
     const { code, message, hint, exitStatus, stack } = error;
-    return { code, message, exitStatus, ...(hint === undefined ? {} : { hint }), ...(stack === undefined ? {} : { stack }) };
+    return {
+      code,
+      message,
+      exitStatus,
+      ...(hint === undefined ? {} : { hint }),
+      ...(stack === undefined ? {} : { stack }),
+    };
   }
   const asError = error instanceof Error ? error : new Error(String(error));
   return {

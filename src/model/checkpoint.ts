@@ -83,9 +83,13 @@ function openFiles(directory: string): Map<string, SafetensorsFile> {
   const indexPath = join(directory, 'model.safetensors.index.json');
   const index = readJsonFile(indexPath);
   if (index === undefined) {
-    throw new SmoeError('CHECKPOINT_NO_WEIGHTS', `${directory}: neither model.safetensors nor model.safetensors.index.json`, {
-      hint: 'Only safetensors weights are read; convert other formats with save_pretrained of transformers.',
-    });
+    throw new SmoeError(
+      'CHECKPOINT_NO_WEIGHTS',
+      `${directory}: neither model.safetensors nor model.safetensors.index.json`,
+      {
+        hint: 'Only safetensors weights are read; convert other formats with save_pretrained of transformers.',
+      },
+    );
   }
   const parsed = valibot.safeParse(indexSchema, index);
   if (!parsed.success) {
@@ -104,9 +108,13 @@ function openShards(directory: string, indexPath: string, weightMap: [string, st
       const shard = shards.get(fileName) ?? openShard(directory, indexPath, fileName);
       shards.set(fileName, shard);
       if (!shard.tensors.has(tensorName)) {
-        throw new SmoeError('CHECKPOINT_MISSING_TENSOR', `${shard.path}: no tensor ${JSON.stringify(tensorName)}, though ${indexPath} places it there`, {
-          hint: 'Index and shards are of different versions; download the checkpoint again.',
-        });
+        throw new SmoeError(
+          'CHECKPOINT_MISSING_TENSOR',
+          `${shard.path}: no tensor ${JSON.stringify(tensorName)}, though ${indexPath} places it there`,
+          {
+            hint: 'Index and shards are of different versions; download the checkpoint again.',
+          },
+        );
       }
       files.set(tensorName, shard);
     }
@@ -120,9 +128,13 @@ function openShards(directory: string, indexPath: string, weightMap: [string, st
 /** An index comes from outside: a shard is a plain file name inside the checkpoint's own directory. */
 function openShard(directory: string, indexPath: string, fileName: string): SafetensorsFile {
   if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors$/.test(fileName)) {
-    throw new SmoeError('CHECKPOINT_BAD_INDEX', `${indexPath}: ${JSON.stringify(fileName)} is not a plain *.safetensors file name`, {
-      hint: 'Shards must lie beside the index; do not use this checkpoint if you did not expect this.',
-    });
+    throw new SmoeError(
+      'CHECKPOINT_BAD_INDEX',
+      `${indexPath}: ${JSON.stringify(fileName)} is not a plain *.safetensors file name`,
+      {
+        hint: 'Shards must lie beside the index; do not use this checkpoint if you did not expect this.',
+      },
+    );
   }
   const path = join(directory, fileName);
   if (!existsSync(path)) {
@@ -133,20 +145,33 @@ function openShard(directory: string, indexPath: string, fileName: string): Safe
   return SafetensorsFile.open(path);
 }
 
-function checkTensors(directory: string, config: ModelConfig, names: TensorNames, files: Map<string, SafetensorsFile>): void {
+function checkTensors(
+  directory: string,
+  config: ModelConfig,
+  names: TensorNames,
+  files: Map<string, SafetensorsFile>,
+): void {
   for (const { name, shape } of expectedTensors(config, names)) {
     const file = files.get(name);
     if (file === undefined) throw missingTensor(directory, name);
     const stored = file.tensors.get(name)!;
     if (stored.shape.length !== shape.length || stored.shape.some((size, axis) => size !== shape[axis])) {
-      throw new SmoeError('CHECKPOINT_WRONG_SHAPE', `${file.path}: tensor ${JSON.stringify(name)} is [${stored.shape}], config.json asks for [${shape}]`, {
-        hint: 'config.json and the weights belong to different models.',
-      });
+      throw new SmoeError(
+        'CHECKPOINT_WRONG_SHAPE',
+        `${file.path}: tensor ${JSON.stringify(name)} is [${stored.shape}], config.json asks for [${shape}]`,
+        {
+          hint: 'config.json and the weights belong to different models.',
+        },
+      );
     }
     if (stored.dtype !== 'BF16' && stored.dtype !== 'F32') {
-      throw new SmoeError('CHECKPOINT_WRONG_DTYPE', `${file.path}: tensor ${JSON.stringify(name)} is ${stored.dtype}; BF16 and F32 are supported`, {
-        hint: 'Load the model with transformers in bfloat16 or float32 and save it again.',
-      });
+      throw new SmoeError(
+        'CHECKPOINT_WRONG_DTYPE',
+        `${file.path}: tensor ${JSON.stringify(name)} is ${stored.dtype}; BF16 and F32 are supported`,
+        {
+          hint: 'Load the model with transformers in bfloat16 or float32 and save it again.',
+        },
+      );
     }
   }
 }

@@ -160,7 +160,10 @@ function parseEntry(path: string, name: string, value: unknown, dataStart: numbe
     if (!Number.isSafeInteger(byteLength)) throw badHeader(path, `${label} has a shape too large to address`);
   }
   if (end < begin || end - begin !== byteLength) {
-    throw badOffsets(path, `${label} of dtype ${dtype} and shape [${shape}] needs ${byteLength} bytes, its offsets give ${end - begin}`);
+    throw badOffsets(
+      path,
+      `${label} of dtype ${dtype} and shape [${shape}] needs ${byteLength} bytes, its offsets give ${end - begin}`,
+    );
   }
   return { dtype: dtype as TensorDtype, shape: shape as number[], byteLength, fileOffset: dataStart + begin };
 }

@@ -36,7 +36,9 @@ export class SafetensorsFile {
     try {
       const stat = fstatSync(descriptor);
       if (!stat.isFile()) {
-        throw new SmoeError('CHECKPOINT_UNREADABLE', `${path}: not a regular file`, { hint: 'Name a safetensors file.' });
+        throw new SmoeError('CHECKPOINT_UNREADABLE', `${path}: not a regular file`, {
+          hint: 'Name a safetensors file.',
+        });
       }
       const lengthField = new Uint8Array(Math.min(lengthFieldBytes, stat.size));
       readExactly(descriptor, path, lengthField, 0);
@@ -61,7 +63,8 @@ export class SafetensorsFile {
       });
     }
     const end = byteEnd ?? entry.byteLength;
-    const valid = Number.isSafeInteger(byteStart) && Number.isSafeInteger(end) && byteStart >= 0 && end <= entry.byteLength;
+    const valid =
+      Number.isSafeInteger(byteStart) && Number.isSafeInteger(end) && byteStart >= 0 && end <= entry.byteLength;
     if (!valid || end - byteStart !== target.byteLength || this.#closed) {
       const problem = this.#closed
         ? 'the file is closed'
@@ -87,7 +90,8 @@ function readExactly(descriptor: number, path: string, target: Uint8Array, posit
   while (done < target.byteLength) {
     const wanted = Math.min(maximumReadBytes, target.byteLength - done);
     const count = readSync(descriptor, target, done, wanted, position + done);
-    if (count === 0) throw truncated(path, `ends at byte ${position + done}, ${target.byteLength - done} bytes too early`);
+    if (count === 0)
+      throw truncated(path, `ends at byte ${position + done}, ${target.byteLength - done} bytes too early`);
     done += count;
   }
 }

@@ -28,7 +28,9 @@ function isVocabulary(value: unknown): boolean {
 const schema = valibot.object({
   model: valibot.object({ type: valibot.literal('BPE'), vocab: valibot.custom<Record<string, number>>(isVocabulary) }),
   added_tokens: valibot.optional(
-    valibot.array(valibot.object({ id: tokenId, content: valibot.string(), special: valibot.optional(valibot.boolean(), false) })),
+    valibot.array(
+      valibot.object({ id: tokenId, content: valibot.string(), special: valibot.optional(valibot.boolean(), false) }),
+    ),
     [],
   ),
   decoder: valibot.looseObject({ type: valibot.string() }),
@@ -78,10 +80,15 @@ export function tokenBytesOf(path: string, json: unknown): TokenBytes {
 function pieceEncoder(path: string, decoder: { type: string }): (piece: string) => Uint8Array {
   if (decoder.type === 'ByteLevel') return byteLevelBytes;
   const steps = (decoder as { decoders?: unknown }).decoders;
-  if (decoder.type === 'Sequence' && JSON.stringify(steps) === JSON.stringify(sentencePieceSteps)) return sentencePieceBytes;
-  throw new SmoeError('TOKENIZER_UNSUPPORTED', `${path}: decoder ${JSON.stringify(decoder).slice(0, 200)} is not supported`, {
-    hint: 'Byte-level BPE and SentencePiece-like BPE with byte fallback are supported.',
-  });
+  if (decoder.type === 'Sequence' && JSON.stringify(steps) === JSON.stringify(sentencePieceSteps))
+    return sentencePieceBytes;
+  throw new SmoeError(
+    'TOKENIZER_UNSUPPORTED',
+    `${path}: decoder ${JSON.stringify(decoder).slice(0, 200)} is not supported`,
+    {
+      hint: 'Byte-level BPE and SentencePiece-like BPE with byte fallback are supported.',
+    },
+  );
 }
 
 const utf8 = new TextEncoder();
@@ -89,7 +96,8 @@ const utf8 = new TextEncoder();
 /** GPT-2's alphabet: printable Latin-1 characters stand for themselves, other bytes for U+0100 onwards in order. */
 const byteOfCharacter: ReadonlyMap<string, number> = new Map(
   (() => {
-    const printable = (byte: number): boolean => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 255 && byte !== 173);
+    const printable = (byte: number): boolean =>
+      (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 255 && byte !== 173);
     let next = 256;
     return Array.from({ length: 256 }, (_, byte): [string, number] => [
       String.fromCodePoint(printable(byte) ? byte : next++),

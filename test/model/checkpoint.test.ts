@@ -5,7 +5,15 @@ import { test, type TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { expectedTensors } from '../../src/model/expected-tensors.ts';
-import { copyTiny, readGolden, readJson, smoeError, temporaryDirectory, tinyDirectory, tinyFamilies } from './fixtures.ts';
+import {
+  copyTiny,
+  readGolden,
+  readJson,
+  smoeError,
+  temporaryDirectory,
+  tinyDirectory,
+  tinyFamilies,
+} from './fixtures.ts';
 
 for (const family of tinyFamilies) {
   test(`${family}: opens, and every tensor the model needs can be read`, () => {
@@ -36,7 +44,9 @@ for (const family of tinyFamilies) {
       assert.equal(routing.length, config.layers);
       for (const { experts, gaps } of routing) {
         assert.equal(gaps.length, tokens.length);
-        assert.ok(experts.every((ids) => ids.length === config.topK && ids.every((id, k) => k === 0 || id > ids[k - 1])));
+        assert.ok(
+          experts.every((ids) => ids.length === config.topK && ids.every((id, k) => k === 0 || id > ids[k - 1])),
+        );
       }
     }
   });
@@ -47,7 +57,10 @@ test('tensors are read as stored', () => {
   const path = join(tinyDirectory('mixtral'), 'model-00002-of-00002.safetensors');
   const file = readFileSync(path);
   const name = checkpoint.names.layer(0).router;
-  const header = JSON.parse(file.toString('utf8', 8, 8 + Number(file.readBigUInt64LE()))) as Record<string, { data_offsets: [number, number] }>;
+  const header = JSON.parse(file.toString('utf8', 8, 8 + Number(file.readBigUInt64LE()))) as Record<
+    string,
+    { data_offsets: [number, number] }
+  >;
   const [begin, end] = header[name].data_offsets;
   const dataStart = 8 + Number(file.readBigUInt64LE());
   const bytes = new Uint8Array(end - begin);
@@ -110,7 +123,16 @@ function editIndex(context: TestContext, edit: (weightMap: Record<string, string
 }
 
 test('an index cannot lead outside the directory', (context) => {
-  for (const name of ['../model.safetensors', '/etc/passwd', '..', 'a/b.safetensors', 'a\\b.safetensors', '.safetensors', 'model.bin', '']) {
+  for (const name of [
+    '../model.safetensors',
+    '/etc/passwd',
+    '..',
+    'a/b.safetensors',
+    'a\\b.safetensors',
+    '.safetensors',
+    'model.bin',
+    '',
+  ]) {
     const directory = editIndex(context, (map) => void (map['model.norm.weight'] = name));
     assert.throws(() => openCheckpoint(directory), smoeError('CHECKPOINT_BAD_INDEX', JSON.stringify(name)));
   }
@@ -120,7 +142,9 @@ test('an index that is wrong', (context) => {
   const norm = 'model.norm.weight';
   assert.throws(() => openCheckpoint(editIndex(context, () => [1])), smoeError('CHECKPOINT_BAD_INDEX', 'index.json'));
   const swapped = editIndex(context, (map) => {
-    map[norm] = map[norm].startsWith('model-00001') ? 'model-00002-of-00002.safetensors' : 'model-00001-of-00002.safetensors';
+    map[norm] = map[norm].startsWith('model-00001')
+      ? 'model-00002-of-00002.safetensors'
+      : 'model-00001-of-00002.safetensors';
   });
   assert.throws(() => openCheckpoint(swapped), smoeError('CHECKPOINT_MISSING_TENSOR', norm, 'index.json'));
   const absent = editIndex(context, (map) => void delete map[norm]);
@@ -141,10 +165,24 @@ function editHeader(context: TestContext, from: string, to: string): string {
 
 test('tensors that are missing, misshapen or of another dtype are found at opening', (context) => {
   const missing = editHeader(context, 'mlp.experts.3.up_proj', 'mlp.experts.3.UP_proj');
-  assert.throws(() => openCheckpoint(missing), smoeError('CHECKPOINT_MISSING_TENSOR', 'model.layers.0.mlp.experts.3.up_proj.weight'));
-  const flat = editHeader(context, '"model.embed_tokens.weight":{"dtype":"BF16","shape":[320,64]', '"model.embed_tokens.weight":{"dtype":"BF16","shape":[640,32]');
-  assert.throws(() => openCheckpoint(flat), smoeError('CHECKPOINT_WRONG_SHAPE', 'embed_tokens', '[640,32]', '[320,64]'));
-  const half = editHeader(context, '"lm_head.weight":{"dtype":"BF16","shape"', '"lm_head.weight":{"dtype": "F16","shape"');
+  assert.throws(
+    () => openCheckpoint(missing),
+    smoeError('CHECKPOINT_MISSING_TENSOR', 'model.layers.0.mlp.experts.3.up_proj.weight'),
+  );
+  const flat = editHeader(
+    context,
+    '"model.embed_tokens.weight":{"dtype":"BF16","shape":[320,64]',
+    '"model.embed_tokens.weight":{"dtype":"BF16","shape":[640,32]',
+  );
+  assert.throws(
+    () => openCheckpoint(flat),
+    smoeError('CHECKPOINT_WRONG_SHAPE', 'embed_tokens', '[640,32]', '[320,64]'),
+  );
+  const half = editHeader(
+    context,
+    '"lm_head.weight":{"dtype":"BF16","shape"',
+    '"lm_head.weight":{"dtype": "F16","shape"',
+  );
   assert.throws(() => openCheckpoint(half), smoeError('CHECKPOINT_WRONG_DTYPE', 'lm_head.weight', 'F16'));
 });
 

@@ -8,23 +8,80 @@ import { smoeError, temporaryDirectory, tinyDirectory } from './fixtures.ts';
 
 /** config.json as transformers 4 wrote it for models on the hub. */
 const qwen3 = {
-  architectures: ['Qwen3MoeForCausalLM'], attention_bias: false, bos_token_id: 151643, decoder_sparse_step: 1, eos_token_id: 151645,
-  head_dim: 128, hidden_act: 'silu', hidden_size: 2048, intermediate_size: 6144, max_position_embeddings: 40960, max_window_layers: 48,
-  mlp_only_layers: [], model_type: 'qwen3_moe', moe_intermediate_size: 768, norm_topk_prob: true, num_attention_heads: 32,
-  num_experts: 128, num_experts_per_tok: 8, num_hidden_layers: 48, num_key_value_heads: 4, rms_norm_eps: 1e-6, rope_scaling: null,
-  rope_theta: 1000000.0, sliding_window: null, tie_word_embeddings: false, torch_dtype: 'bfloat16', use_sliding_window: false, vocab_size: 151936,
+  architectures: ['Qwen3MoeForCausalLM'],
+  attention_bias: false,
+  bos_token_id: 151643,
+  decoder_sparse_step: 1,
+  eos_token_id: 151645,
+  head_dim: 128,
+  hidden_act: 'silu',
+  hidden_size: 2048,
+  intermediate_size: 6144,
+  max_position_embeddings: 40960,
+  max_window_layers: 48,
+  mlp_only_layers: [],
+  model_type: 'qwen3_moe',
+  moe_intermediate_size: 768,
+  norm_topk_prob: true,
+  num_attention_heads: 32,
+  num_experts: 128,
+  num_experts_per_tok: 8,
+  num_hidden_layers: 48,
+  num_key_value_heads: 4,
+  rms_norm_eps: 1e-6,
+  rope_scaling: null,
+  rope_theta: 1000000.0,
+  sliding_window: null,
+  tie_word_embeddings: false,
+  torch_dtype: 'bfloat16',
+  use_sliding_window: false,
+  vocab_size: 151936,
 };
 const mixtral = {
-  architectures: ['MixtralForCausalLM'], attention_dropout: 0.0, bos_token_id: 1, eos_token_id: 2, hidden_act: 'silu', hidden_size: 4096,
-  intermediate_size: 14336, max_position_embeddings: 32768, model_type: 'mixtral', num_attention_heads: 32, num_experts_per_tok: 2,
-  num_hidden_layers: 32, num_key_value_heads: 8, num_local_experts: 8, rms_norm_eps: 1e-5, rope_theta: 1000000.0, sliding_window: null,
-  tie_word_embeddings: false, torch_dtype: 'bfloat16', vocab_size: 32000,
+  architectures: ['MixtralForCausalLM'],
+  attention_dropout: 0.0,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  hidden_act: 'silu',
+  hidden_size: 4096,
+  intermediate_size: 14336,
+  max_position_embeddings: 32768,
+  model_type: 'mixtral',
+  num_attention_heads: 32,
+  num_experts_per_tok: 2,
+  num_hidden_layers: 32,
+  num_key_value_heads: 8,
+  num_local_experts: 8,
+  rms_norm_eps: 1e-5,
+  rope_theta: 1000000.0,
+  sliding_window: null,
+  tie_word_embeddings: false,
+  torch_dtype: 'bfloat16',
+  vocab_size: 32000,
 };
 const olmoe = {
-  architectures: ['OlmoeForCausalLM'], attention_bias: false, clip_qkv: null, eos_token_id: 50279, hidden_act: 'silu', hidden_size: 2048,
-  intermediate_size: 1024, max_position_embeddings: 4096, model_type: 'olmoe', norm_topk_prob: false, num_attention_heads: 16,
-  num_experts: 64, num_experts_per_tok: 8, num_hidden_layers: 16, num_key_value_heads: 16, pad_token_id: 1, rms_norm_eps: 1e-5,
-  rope_scaling: null, rope_theta: 10000.0, tie_word_embeddings: false, torch_dtype: 'bfloat16', vocab_size: 50304,
+  architectures: ['OlmoeForCausalLM'],
+  attention_bias: false,
+  clip_qkv: null,
+  eos_token_id: 50279,
+  hidden_act: 'silu',
+  hidden_size: 2048,
+  intermediate_size: 1024,
+  max_position_embeddings: 4096,
+  model_type: 'olmoe',
+  norm_topk_prob: false,
+  num_attention_heads: 16,
+  num_experts: 64,
+  num_experts_per_tok: 8,
+  num_hidden_layers: 16,
+  num_key_value_heads: 16,
+  pad_token_id: 1,
+  rms_norm_eps: 1e-5,
+  rope_scaling: null,
+  rope_theta: 10000.0,
+  tie_word_embeddings: false,
+  torch_dtype: 'bfloat16',
+  vocab_size: 50304,
 };
 
 function parse(context: TestContext, config: unknown, generation?: unknown): ReturnType<typeof parseModelConfig> {
@@ -35,9 +92,26 @@ function parse(context: TestContext, config: unknown, generation?: unknown): Ret
 }
 
 const expectedQwen3: ModelConfig = {
-  family: 'qwen3_moe', layers: 48, hiddenSize: 2048, vocabularySize: 151936, heads: 32, keyValueHeads: 4, headDimension: 128,
-  experts: 128, topK: 8, expertWidth: 768, normalizeTopK: true, ropeTheta: 1e6, rmsEpsilon: 1e-6, queryKeyNorm: 'head',
-  clipQueryKeyValue: undefined, slidingWindow: undefined, tieEmbeddings: false, maximumPositions: 40960, beginTokenId: 151643, endTokenIds: [151645],
+  family: 'qwen3_moe',
+  layers: 48,
+  hiddenSize: 2048,
+  vocabularySize: 151936,
+  heads: 32,
+  keyValueHeads: 4,
+  headDimension: 128,
+  experts: 128,
+  topK: 8,
+  expertWidth: 768,
+  normalizeTopK: true,
+  ropeTheta: 1e6,
+  rmsEpsilon: 1e-6,
+  queryKeyNorm: 'head',
+  clipQueryKeyValue: undefined,
+  slidingWindow: undefined,
+  tieEmbeddings: false,
+  maximumPositions: 40960,
+  beginTokenId: 151643,
+  endTokenIds: [151645],
 };
 
 test('qwen3_moe as transformers 4 writes it', (context) => {
@@ -52,7 +126,12 @@ test('qwen3_moe as transformers 4 writes it', (context) => {
 
 test('qwen3_moe as transformers 5 writes it', (context) => {
   const { rope_theta: theta, torch_dtype: dtype, num_experts: experts, rope_scaling: _scaling, ...rest } = qwen3;
-  const version5 = { ...rest, dtype, num_local_experts: experts, rope_parameters: { rope_theta: theta, rope_type: 'default' } };
+  const version5 = {
+    ...rest,
+    dtype,
+    num_local_experts: experts,
+    rope_parameters: { rope_theta: theta, rope_type: 'default' },
+  };
   assert.deepEqual(parse(context, version5).config, expectedQwen3);
 });
 
@@ -67,7 +146,11 @@ test('mixtral: head_dim left out, weights always normalised, w1 w3 w2', (context
   assert.equal(layer.queryNorm, undefined);
   assert.equal(layer.router, 'model.layers.0.block_sparse_moe.gate.weight');
   const expert = 'model.layers.0.block_sparse_moe.experts.1';
-  assert.deepEqual(layer.expert(1), { gate: `${expert}.w1.weight`, up: `${expert}.w3.weight`, down: `${expert}.w2.weight` });
+  assert.deepEqual(layer.expert(1), {
+    gate: `${expert}.w1.weight`,
+    up: `${expert}.w3.weight`,
+    down: `${expert}.w2.weight`,
+  });
 });
 
 test('olmoe: norm over the whole projection, clipping', (context) => {
@@ -80,8 +163,18 @@ test('olmoe: norm over the whole projection, clipping', (context) => {
 });
 
 test('defaults of transformers for fields left out', (context) => {
-  for (const [source, theta, epsilon] of [[qwen3, 1e4, 1e-6], [mixtral, 1e6, 1e-5], [olmoe, 1e4, 1e-5]] as const) {
-    const { rope_theta: _theta, rms_norm_eps: _epsilon, num_key_value_heads: _heads, tie_word_embeddings: _tie, ...rest } = source;
+  for (const [source, theta, epsilon] of [
+    [qwen3, 1e4, 1e-6],
+    [mixtral, 1e6, 1e-5],
+    [olmoe, 1e4, 1e-5],
+  ] as const) {
+    const {
+      rope_theta: _theta,
+      rms_norm_eps: _epsilon,
+      num_key_value_heads: _heads,
+      tie_word_embeddings: _tie,
+      ...rest
+    } = source;
     const { config } = parse(context, { ...rest, num_key_value_heads: null });
     assert.equal(config.ropeTheta, theta);
     assert.equal(config.rmsEpsilon, epsilon);
@@ -112,11 +205,14 @@ test('model_type is enough where architectures is missing', (context) => {
 
 test('other architectures are refused, naming those supported', (context) => {
   for (const config of [{ ...qwen3, architectures: ['LlamaForCausalLM'] }, { model_type: 'llama' }, {}]) {
-    assert.throws(() => parse(context, config), (error: unknown) => {
-      smoeError('MODEL_UNSUPPORTED', 'config.json')(error);
-      assert.match((error as { hint: string }).hint, /Qwen3MoeForCausalLM.*MixtralForCausalLM.*OlmoeForCausalLM/);
-      return true;
-    });
+    assert.throws(
+      () => parse(context, config),
+      (error: unknown) => {
+        smoeError('MODEL_UNSUPPORTED', 'config.json')(error);
+        assert.match((error as { hint: string }).hint, /Qwen3MoeForCausalLM.*MixtralForCausalLM.*OlmoeForCausalLM/);
+        return true;
+      },
+    );
   }
 });
 
@@ -161,7 +257,10 @@ for (const [field, config] of invalid) {
 
 test('what transformers 5 saved is read as it was meant', () => {
   const { config } = parseModelConfig(tinyDirectory('qwen3_moe'));
-  assert.deepEqual([config.experts, config.topK, config.headDimension, config.tieEmbeddings, config.ropeTheta], [16, 4, 16, true, 1e6]);
+  assert.deepEqual(
+    [config.experts, config.topK, config.headDimension, config.tieEmbeddings, config.ropeTheta],
+    [16, 4, 16, true, 1e6],
+  );
   assert.equal(parseModelConfig(tinyDirectory('mixtral')).config.slidingWindow, 8);
   assert.equal(parseModelConfig(tinyDirectory('olmoe')).config.clipQueryKeyValue, 1.5);
 });

@@ -67,7 +67,8 @@ export function smoeError(code: string, ...parts: string[]): (error: unknown) =>
     assert.ok(error instanceof SmoeError, `not a SmoeError: ${String(error)}`);
     assert.equal(error.code, code, error.message);
     assert.ok(error.hint, 'no hint');
-    for (const part of parts) assert.ok(error.message.includes(part), `${JSON.stringify(part)} not in: ${error.message}`);
+    for (const part of parts)
+      assert.ok(error.message.includes(part), `${JSON.stringify(part)} not in: ${error.message}`);
     return true;
   };
 }

@@ -9,7 +9,9 @@ import { SafetensorsFile } from '../../src/model/safetensors.ts';
 import { smoeError, temporaryDirectory, tinyDirectory } from './fixtures.ts';
 
 /** The project's type libraries have no WebAssembly. */
-const { Memory } = (globalThis as unknown as { WebAssembly: { Memory: new (limits: object) => { buffer: SharedArrayBuffer } } }).WebAssembly;
+const { Memory } = (
+  globalThis as unknown as { WebAssembly: { Memory: new (limits: object) => { buffer: SharedArrayBuffer } } }
+).WebAssembly;
 
 /** A file of this header text (or value) and that many data bytes, counting 0, 1, 2, ... */
 function makeFile(header: unknown, dataBytes: number): Uint8Array {
@@ -27,11 +29,23 @@ function parseFile(file: Uint8Array): ReturnType<typeof parseHeader> {
   return parseHeader('f', file.subarray(lengthFieldBytes, lengthFieldBytes + length), file.length);
 }
 
-const entry = (dtype: string, shape: unknown, begin: unknown, end: unknown): object => ({ dtype, shape, data_offsets: [begin, end] });
+const entry = (dtype: string, shape: unknown, begin: unknown, end: unknown): object => ({
+  dtype,
+  shape,
+  data_offsets: [begin, end],
+});
 
 test('a header lists tensors in file order', () => {
   const tensors = parseFile(
-    makeFile({ __metadata__: { format: 'pt' }, b: entry('F32', [2], 4, 12), a: entry('BF16', [1, 2], 0, 4), empty: entry('U8', [0, 3], 12, 12) }, 12),
+    makeFile(
+      {
+        __metadata__: { format: 'pt' },
+        b: entry('F32', [2], 4, 12),
+        a: entry('BF16', [1, 2], 0, 4),
+        empty: entry('U8', [0, 3], 12, 12),
+      },
+      12,
+    ),
   );
   assert.deepEqual([...tensors.keys()], ['a', 'b', 'empty']);
   assert.deepEqual(tensors.get('a')?.shape, [1, 2]);
@@ -40,11 +54,16 @@ test('a header lists tensors in file order', () => {
 });
 
 test('a scalar and a padded header are fine', () => {
-  assert.deepEqual(parseFile(makeFile('{"s":{"dtype":"F64","shape":[],"data_offsets":[0,8]}}   ', 8)).get('s')?.shape, []);
+  assert.deepEqual(
+    parseFile(makeFile('{"s":{"dtype":"F64","shape":[],"data_offsets":[0,8]}}   ', 8)).get('s')?.shape,
+    [],
+  );
 });
 
 test('a tensor may be called __proto__ without harm', () => {
-  const tensors = parseFile(makeFile('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"polluted":true}}', 1));
+  const tensors = parseFile(
+    makeFile('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"polluted":true}}', 1),
+  );
   assert.deepEqual([...tensors.keys()], ['__proto__']);
   assert.equal(({} as { polluted?: boolean }).polluted, undefined);
 });
@@ -75,7 +94,14 @@ const refused: [string, string, Uint8Array][] = [
   ['hole', 'CHECKPOINT_BAD_OFFSETS', makeFile({ a: entry('F32', [1], 0, 4), b: entry('F32', [1], 8, 12) }, 12)],
   ['bytes after the end', 'CHECKPOINT_BAD_OFFSETS', makeFile({ a: entry('F32', [1], 0, 4) }, 5)],
   ['data cut off', 'CHECKPOINT_TRUNCATED', makeFile({ a: entry('F32', [1], 0, 4) }, 3)],
-  ['duplicate', 'CHECKPOINT_BAD_HEADER', makeFile('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\\u0061":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1)],
+  [
+    'duplicate',
+    'CHECKPOINT_BAD_HEADER',
+    makeFile(
+      '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\\u0061":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+      1,
+    ),
+  ],
 ];
 
 for (const [what, code, file] of refused) {
@@ -90,7 +116,10 @@ test('the same field name inside two tensors is no duplicate', () => {
 test('mutated and truncated bytes fail with a SmoeError or parse to ranges inside the file', () => {
   const original = new Uint8Array(readFileSync(join(tinyDirectory('mixtral'), 'model-00001-of-00002.safetensors')));
   const headerEnd = lengthFieldBytes + parseHeaderLength('f', original, original.length);
-  const mutation = fc.tuple(fc.oneof(fc.nat(40), fc.nat(headerEnd)), fc.oneof(fc.nat(255), fc.constantFrom(...Buffer.from('{}[]",:-019'))));
+  const mutation = fc.tuple(
+    fc.oneof(fc.nat(40), fc.nat(headerEnd)),
+    fc.oneof(fc.nat(255), fc.constantFrom(...Buffer.from('{}[]",:-019'))),
+  );
   fc.assert(
     fc.property(fc.array(mutation, { maxLength: 6 }), fc.option(fc.nat(original.length)), (mutations, length) => {
       const file = original.slice(0, length ?? original.length);
@@ -144,7 +173,14 @@ test('reading refuses unknown names, ranges outside the tensor, closed files and
   const file = SafetensorsFile.open(path);
   const four = new Uint8Array(4);
   assert.throws(() => file.read('c', four), smoeError('CHECKPOINT_MISSING_TENSOR', path, '"c"'));
-  for (const [start, end] of [[1, 5], [-1, 3], [0, 3], [4, 0], [0.5, 4.5], [Number.NaN, 4]]) {
+  for (const [start, end] of [
+    [1, 5],
+    [-1, 3],
+    [0, 3],
+    [4, 0],
+    [0.5, 4.5],
+    [Number.NaN, 4],
+  ]) {
     assert.throws(() => file.read('a', four, start, end), smoeError('CHECKPOINT_BAD_READ', path, '"a"'));
   }
   truncateSync(path, readFileSync(path).length - 2);

@@ -17,7 +17,26 @@ const tokenizers = new Map(tinyFamilies.map((family) => [family, loadTokenizer(t
 const text = fc.oneof(
   fc.string({ unit: 'binary' }),
   fc.string({ unit: 'grapheme' }),
-  fc.array(fc.constantFrom(' ', '\n', '\t', 'the', "'s", 'ü', '\u0301', '😀', '\ufeff', '\u0085', '</s>', '12', '漢', 'x = y;')).map((parts) => parts.join('')),
+  fc
+    .array(
+      fc.constantFrom(
+        ' ',
+        '\n',
+        '\t',
+        'the',
+        "'s",
+        'ü',
+        '\u0301',
+        '😀',
+        '\ufeff',
+        '\u0085',
+        '</s>',
+        '12',
+        '漢',
+        'x = y;',
+      ),
+    )
+    .map((parts) => parts.join('')),
 );
 
 for (const [family, tokenizer] of tokenizers) {
@@ -46,7 +65,10 @@ for (const [family, tokenizer] of tokenizers) {
   });
 
   test(`${family}: streaming gives the same text as decoding at once, and never half a character`, () => {
-    const ids = fc.oneof(fc.array(fc.nat(tokenizer.size + 2)), text.map((value) => [...tokenizer.encode(value)]));
+    const ids = fc.oneof(
+      fc.array(fc.nat(tokenizer.size + 2)),
+      text.map((value) => [...tokenizer.encode(value)]),
+    );
     fc.assert(
       fc.property(ids, fc.boolean(), (tokens, skipSpecialTokens) => {
         const decoder = tokenizer.streamingDecoder({ skipSpecialTokens });
@@ -93,7 +115,11 @@ test('tokens named like properties of every object are ordinary tokens', () => {
   const json = readJson<{ model: { vocab: Record<string, number> } }>(path);
   const names = ['constructor', 'prototype', '__proto__', 'toString'];
   const added = Object.fromEntries(names.map((name, index) => [name, 320 + index]));
-  const tokenizer = createTokenizer(path, { ...json, model: { ...json.model, vocab: { ...json.model.vocab, ...added } } }, {});
+  const tokenizer = createTokenizer(
+    path,
+    { ...json, model: { ...json.model, vocab: { ...json.model.vocab, ...added } } },
+    {},
+  );
   for (const [index, name] of names.entries()) assert.equal(tokenizer.decode([320 + index]), name);
 });
 

@@ -124,7 +124,8 @@ export function parseCommon(path: string, json: unknown, defaults: FamilyDefault
   if (experts === undefined) throw invalid(path, 'neither num_experts nor num_local_experts is given');
   const heads = fields.num_attention_heads;
   const keyValueHeads = fields.num_key_value_heads ?? heads;
-  if (heads % keyValueHeads !== 0) throw invalid(path, `${heads} heads do not share ${keyValueHeads} key-value heads evenly`);
+  if (heads % keyValueHeads !== 0)
+    throw invalid(path, `${heads} heads do not share ${keyValueHeads} key-value heads evenly`);
   const headDimension = fields.head_dim ?? fields.hidden_size / heads;
   if (!Number.isInteger(headDimension) || headDimension % 2 !== 0) {
     throw invalid(path, `head dimension ${headDimension} is not an even integer`);
