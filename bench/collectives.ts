@@ -1,14 +1,19 @@
 /**
- * Latency and throughput of the `threads` transport: node dist/bench/collectives.js
+ * Latency and throughput of the transports: node dist/bench/collectives.js [threads] [mpi] [options for mpirun ...]
+ *
+ * Without a name every transport that works here is measured; `mpi` needs Open MPI. Options go to mpirun as they are, so that
+ * `--mca btl tcp,self` measures TCP on the loopback interface instead of shared memory.
  *
  * Prints medians over repeats as a Markdown table, with the machine named. Throughput is payload to other ranks, summed over
  * ranks, by the time of the slowest rank. This module is both the recipe and the code each rank runs.
  */
 import { availableParallelism, cpus } from 'node:os';
 import { performance } from 'node:perf_hooks';
+import { fileURLToPath } from 'node:url';
 import { isMainThread } from 'node:worker_threads';
 import type { Communicator } from '../src/comm/communicator.ts';
-import { launchRanks } from '../src/comm/rank-group.ts';
+import { launchMpiRanks, mpiProblem } from '../src/comm/mpi-rank-group.ts';
+import { launchRanks, type RankGroup } from '../src/comm/rank-group.ts';
 import type { RankContext, RankJob } from '../src/comm/rank-protocol.ts';
 
 const pairBytes = 2 ** 20;
@@ -70,26 +75,44 @@ function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
-async function main(): Promise<void> {
-  console.log(`${cpus()[0].model}, ${availableParallelism()} cores, Node.js ${process.version}\n`);
-  console.log('| ranks | collective | median | MiB/s |\n|---|---|---|---|');
-  for (const size of [2, 4, 8]) {
-    const group = await launchRanks<undefined, Measurement[]>({
-      size,
-      entry: new URL(import.meta.url),
-    });
+type Launch = (size: number) => Promise<RankGroup<undefined, Measurement[]>>;
+
+const entry: URL = new URL(import.meta.url);
+const mpirunArguments: string[] = process.argv.slice(2);
+const transports: Record<string, { sizes: number[]; launch: Launch }> = {
+  threads: { sizes: [2, 4, 8], launch: (size) => launchRanks({ size, entry }) },
+  mpi: { sizes: [2, 4], launch: (size) => launchMpiRanks({ size, entry, mpirunArguments }) },
+};
+const wanted: string[] = [];
+while (mpirunArguments[0] in transports) wanted.push(mpirunArguments.shift()!);
+
+async function measureTransport(name: string): Promise<void> {
+  const { sizes, launch } = transports[name];
+  for (const size of sizes) {
+    const group = await launch(size);
     const reports = await group.run(undefined);
     await group.close();
-    for (const [index, { name }] of reports[0].entries()) {
+    for (const [index, { name: collective }] of reports[0].entries()) {
       const ranks = reports.map((report) => report[index]);
       const slowest = ranks[0].milliseconds.map((_, i) => Math.max(...ranks.map((rank) => rank.milliseconds[i])));
       const milliseconds = median(slowest);
       const bytes = ranks.reduce((sum, rank) => sum + rank.bytes, 0);
       const time = milliseconds < 1 ? `${(milliseconds * 1000).toFixed(1)} us` : `${milliseconds.toFixed(2)} ms`;
       const rate = bytes < 2 ** 20 ? '' : (bytes / 2 ** 20 / (milliseconds / 1000)).toFixed(0);
-      console.log(`| ${size} | ${name} | ${time} | ${rate} |`);
+      console.log(`| ${name} | ${size} | ${collective} | ${time} | ${rate} |`);
     }
   }
 }
 
-if (isMainThread) await main();
+async function main(): Promise<void> {
+  console.log(`${cpus()[0].model}, ${availableParallelism()} cores, Node.js ${process.version}\n`);
+  console.log('| transport | ranks | collective | median | MiB/s |\n|---|---|---|---|---|');
+  const names = wanted.length > 0 ? wanted : Object.keys(transports);
+  const problem = names.includes('mpi') ? await mpiProblem() : undefined;
+  for (const name of names) {
+    if (name === 'mpi' && problem !== undefined) console.log(`\nmpi left out: ${problem.message}\n${problem.hint}`);
+    else await measureTransport(name);
+  }
+}
+
+if (isMainThread && process.argv[1] === fileURLToPath(import.meta.url)) await main();

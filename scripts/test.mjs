@@ -14,6 +14,8 @@ import { fileURLToPath } from 'node:url';
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
+/** Longest time of one test, and of one file; a test that hangs must not hang the run. */
+const testTimeoutMs = 240_000;
 const folders = ['src', 'test', 'bench', 'scripts'];
 const args = process.argv.slice(2);
 const runnerOptions = args.filter((arg) => arg.startsWith('-') && arg !== '--tests-only');
@@ -34,7 +36,15 @@ if (files.length === 0) {
 process.stderr.write(`smoe: ${files.length} test files on Node.js ${process.version}\n`);
 const tests = spawnSync(
   process.execPath,
-  ['--enable-source-maps', '--test', '--test-concurrency=2', '--test-reporter=spec', ...runnerOptions, ...files],
+  [
+    '--enable-source-maps',
+    '--test',
+    '--test-concurrency=2',
+    `--test-timeout=${testTimeoutMs}`,
+    '--test-reporter=spec',
+    ...runnerOptions,
+    ...files,
+  ],
   { stdio: 'inherit' },
 );
 if (failed) process.stderr.write('error CHECKS: format or lint failed, see above\n');

@@ -5,22 +5,9 @@
  */
 import type { CommunicationRequest } from './communicator.ts';
 import { DescriptorWord, inlineBytes } from './control-area.ts';
+import { operations, type Operation } from './operations.ts';
 import type { ThreadChannel } from './thread-channel.ts';
 import type { Progressing } from './thread-endpoint.ts';
-
-export const operations = [
-  'barrier',
-  'broadcast',
-  'all-gather',
-  'all-to-all',
-  'reduce-scatter',
-  'all-reduce',
-  'all-reduce-maximum',
-  'split',
-  'attach memory',
-  'end of job',
-] as const;
-export type Operation = (typeof operations)[number];
 
 /** Payloads of at least this many bytes wake the peers at once, so that early ranks copy while late ones compute. */
 const earlyBytes = 65536;

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { assertAgreement, assertSameBuild, buildFingerprint } from '../../src/comm/mpi-agreement.ts';
+import { LauncherOutput } from '../../src/comm/mpi-launcher-output.ts';
+import { decodeLine, encodeFrame, encodeLine, FrameReader } from '../../src/comm/mpi-protocol.ts';
+
+describe('frames', () => {
+  const part = fc.oneof(
+    fc.record(
+      { rank: fc.integer({ min: -1, max: 63 }), body: fc.uint8Array({ maxLength: 300 }) },
+      { noNullPrototype: true },
+    ),
+    fc.constantFrom('printed\n', '\u0000smoe', '\u0000').map((text) => ({ stray: text })),
+  );
+
+  it('are found in any chunks, between anything else', () => {
+    fc.assert(
+      fc.property(
+        fc.array(part, { maxLength: 12 }),
+        fc.infiniteStream(fc.integer({ min: 1, max: 90 })),
+        (parts, lengths) => {
+          const stream = Buffer.concat(
+            parts.map((each) => ('body' in each ? encodeFrame(each.rank, each.body) : Buffer.from(each.stray))),
+          );
+          const found: { rank: number; body: Uint8Array }[] = [];
+          let stray = '';
+          const reader = new FrameReader(
+            (rank, body) => found.push({ rank, body }),
+            (bytes) => (stray += Buffer.from(bytes).toString()),
+          );
+          for (let at = 0; at < stream.length;) {
+            const end = at + lengths.next().value;
+            reader.push(stream.subarray(at, end));
+            at = end;
+          }
+          // Flushes an end that may have been the beginning of a frame.
+          reader.push(Buffer.from('.'.repeat(100)));
+          assert.deepEqual(
+            found,
+            parts.filter((each) => 'body' in each),
+          );
+          const expected = parts.map((each) => ('stray' in each ? each.stray : '')).join('');
+          assert.equal(stray, expected + '.'.repeat(100));
+        },
+      ),
+    );
+  });
+});
+
+describe('lines of standard error', () => {
+  it('carry messages, whatever stands before them', () => {
+    const message = { type: 'exit', reason: 'line\nfeed' } as const;
+    const line = encodeLine(3, message).trim();
+    assert.deepEqual(decodeLine(`unfinished ${line}`), { rank: 3, message });
+    assert.equal(decodeLine('something else'), undefined);
+    assert.equal(decodeLine(line.slice(0, -20)), undefined);
+  });
+
+  it('name the rank that mpirun saw end', () => {
+    const deaths: string[] = [];
+    const lines: string[] = [];
+    const output = new LauncherOutput({
+      onMessage: () => assert.fail('no message'),
+      onDeath: (rank, reason) => deaths.push(`${rank} ${reason}`),
+      onLine: (line) => lines.push(line),
+    });
+    const ruler = '-'.repeat(74);
+    const killed = 'mpirun noticed that process rank 2 with PID 0 on node b exited on signal 9 (Killed).';
+    const exited = 'The first process to do so was:\n\n  Process name: [[4519,1],1]\n  Exit code:    7';
+    for (const text of [`before\n${ruler}\n${killed}\n`, `${ruler}\n${ruler}\n${exited}\n${ruler}\nafter\n`]) {
+      for (const character of text) output.push(character);
+    }
+    assert.deepEqual(deaths, ['2 signal 9 (Killed) on b', '1 exited with code 7']);
+    assert.deepEqual(lines, ['before', 'after']);
+    assert.ok(output.tail.includes(killed));
+  });
+});
+
+describe('agreement', () => {
+  const identities = ['a', 'b'].map((host) => ({ host, build: '1' }));
+
+  it('names who differs', () => {
+    assertAgreement([{ model: 'x' }, { model: 'x', plan: 'p' }], identities, { plan: 'p' });
+    assert.throws(() => assertAgreement([{ model: 'x' }, { model: 'y' }], identities, {}), {
+      code: 'RANKS_DISAGREE',
+      message: 'rank 1 on b has model y, rank 0 on a has x',
+    });
+    assertSameBuild(identities, '1');
+    assert.throws(() => assertSameBuild([identities[0], { host: 'b', build: '2' }], '1'), {
+      code: 'RANK_BUILD',
+      message: 'rank 1 on b runs build 2, the host of the run 1',
+    });
+    assert.match(buildFingerprint(), /^[0-9a-f]{16}$/);
+  });
+});
