@@ -3,6 +3,10 @@ import { compareVerb } from './compare.ts';
 import { generateVerb } from './generate.ts';
 import { planVerb } from './plan.ts';
 import { simulateVerb } from './simulate.ts';
+import { testbedDownVerb } from './testbed-down.ts';
+import { testbedRunVerb } from './testbed-run.ts';
+import { testbedStatusVerb } from './testbed-status.ts';
+import { testbedUpVerb } from './testbed-up.ts';
 import { traceImportVerb } from './trace-import.ts';
 import { traceRecordVerb } from './trace-record.ts';
 import { traceShowVerb } from './trace-show.ts';
@@ -12,7 +16,19 @@ export function commandLineOf(version: string): CommandLine {
   return {
     summary: 'smoe: mixture-of-experts inference that moves fewer bytes between devices, with the same outputs.',
     version,
-    verbs: [compareVerb, generateVerb, traceRecordVerb, traceImportVerb, traceShowVerb, planVerb, simulateVerb],
+    verbs: [
+      compareVerb,
+      generateVerb,
+      traceRecordVerb,
+      traceImportVerb,
+      traceShowVerb,
+      planVerb,
+      simulateVerb,
+      testbedUpVerb,
+      testbedRunVerb,
+      testbedStatusVerb,
+      testbedDownVerb,
+    ],
     examples: [
       { command: 'compare', does: 'the shipped model under every schedule on four ranks, side by side' },
       { command: 'generate --prompt "The printf function"', does: 'complete a text on one rank' },
