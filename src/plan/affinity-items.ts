@@ -56,30 +56,55 @@ export function devicePairs(
 /**
  * The paper's objective (docs/method.md, the paper's problem), both parts as shares: theta x how far items' tokens are from equal slices
  * + (1 - theta) x share of routed pairs that leave their item's device.
- *
- * @param sums what `devicePairs` returned
- * @param home [I]
  */
-export function paperCost(
-  items: AffinityItems,
-  sums: Float64Array,
-  home: ArrayLike<number>,
-  devices: number,
-  theta: number,
-): number {
-  const slices = new Float64Array(devices);
-  let all = 0;
-  let local = 0;
-  let tokens = 0;
-  for (let item = 0; item < items.count; item++) {
-    slices[home[item]!]! += items.tokens[item]!;
-    tokens += items.tokens[item]!;
-    for (let device = 0; device < devices; device++) {
-      const pairs = sums[item * devices + device]!;
-      all += pairs;
-      if (device === home[item]) local += pairs;
+export class PaperObjective {
+  readonly #items: AffinityItems;
+  readonly #theta: number;
+  /** Routed pairs of item i that are not 0: [#starts[i] .. #starts[i + 1]). */
+  readonly #starts: Int32Array;
+  readonly #expert: Uint16Array;
+  readonly #pairs: Float32Array;
+  readonly #allPairs: number;
+  readonly #allTokens: number;
+
+  constructor(items: AffinityItems, theta: number) {
+    const { count, experts, pairs, tokens } = items;
+    this.#items = items;
+    this.#theta = theta;
+    this.#starts = new Int32Array(count + 1);
+    const met = pairs.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0);
+    this.#expert = new Uint16Array(met);
+    this.#pairs = new Float32Array(met);
+    let next = 0;
+    for (let item = 0; item < count; item++) {
+      for (let expert = 0; expert < experts; expert++) {
+        const value = pairs[item * experts + expert]!;
+        if (value === 0) continue;
+        this.#expert[next] = expert;
+        this.#pairs[next++] = value;
+      }
+      this.#starts[item + 1] = next;
     }
+    this.#allPairs = this.#pairs.reduce((sum, value) => sum + value, 0);
+    this.#allTokens = tokens.reduce((sum, value) => sum + value, 0);
   }
-  const uneven = slices.reduce((sum, slice) => sum + Math.abs(slice - tokens / devices), 0) / Math.max(1, tokens);
-  return theta * uneven + (1 - theta) * (1 - local / Math.max(1, all));
+
+  /**
+   * @param home [I] R
+   * @param owner [N] C
+   */
+  cost(home: ArrayLike<number>, owner: ArrayLike<number>, devices: number): number {
+    const slices = new Float64Array(devices);
+    let local = 0;
+    for (let item = 0; item < this.#items.count; item++) {
+      const device = home[item]!;
+      slices[device]! += this.#items.tokens[item]!;
+      for (let at = this.#starts[item]!, end = this.#starts[item + 1]!; at < end; at++) {
+        if (owner[this.#expert[at]!] === device) local += this.#pairs[at]!;
+      }
+    }
+    const mean = this.#allTokens / devices;
+    const uneven = slices.reduce((sum, slice) => sum + Math.abs(slice - mean), 0) / Math.max(1, this.#allTokens);
+    return this.#theta * uneven + (1 - this.#theta) * (1 - local / Math.max(1, this.#allPairs));
+  }
 }

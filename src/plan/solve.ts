@@ -1,11 +1,12 @@
 import { ExitStatus, SmoeError } from '../errors.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 import { requestCount, splitRequests } from '../trace/split.ts';
-import { alignDevices } from './alignment.ts';
 import { applyCalibration, fitCalibration } from './calibration.ts';
+import type { DeviceDescription } from './device-layout.ts';
 import { evaluatePlacement } from './evaluate.ts';
 import type { EmbeddingTable } from './nearest-token.ts';
 import type { LayerPredictorName, Plan, PlanPromise, PredictionTables } from './plan.ts';
+import { placeExperts } from './place.ts';
 import { buildPredictionTables } from './prediction-tables.ts';
 import { chooseLayerPredictors, measureTablePredictors } from './predictor-choice.ts';
 import { defaultSolver, solvers } from './solvers/index.ts';
@@ -15,8 +16,25 @@ export interface SolveOptions {
   /** A name of solvers/index.ts. */
   solver?: string;
   seed?: number;
-  /** Hard bound on the largest device's routed pairs / mean, per layer, on the profile. */
+  /**
+   * Hard bound on the largest device's routed pairs / mean, per layer, on the profile. When it is given and cannot be met,
+   * PLAN_INFEASIBLE; left out, it is 1.1, or where that cannot be met the best that can, with a note.
+   */
   maximumImbalance?: number;
+  /** Nodes, prices, memory and speeds of the devices. */
+  cluster?: DeviceDescription;
+  /** Copies of foreign experts each device holds, per layer. */
+  replicasPerDevice?: number;
+  /** Blocks of consecutive expert ids to keep whole on a device or node (group-limited routing). */
+  expertGroups?: number;
+  keepGroupsOn?: 'device' | 'node';
+  /** Plan in force; moving one expert must save `movePrice` remote devices per token of its layer. */
+  start?: Plan;
+  movePrice?: number;
+  /** The best plan found by then; a search that was cut short is not reproducible. */
+  timeLimitSeconds?: number;
+  /** Worker threads; by default one per core. */
+  threads?: number;
   /** The model's embedding rows, for token ids the trace never shows. */
   embedding?: EmbeddingTable;
   /** [L] recall of the pregate predictor (RunReport.layers[].recall of a run with it), to choose predictors by. */
@@ -33,20 +51,13 @@ const fitShare = 0.8;
  * tables are then built from all. A trace of fewer than five requests is measured on itself, and the promise says so.
  */
 export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Promise<Plan> {
-  const { devices, solver = defaultSolver, seed = 1, maximumImbalance = 1.1, embedding, pregateRecall } = options;
+  const { devices, solver = defaultSolver, maximumImbalance = 1.1, embedding, pregateRecall } = options;
   const { model } = trace;
   checkRequest(devices, solver, maximumImbalance, model.experts);
   const held = requestCount(trace) >= fewestRequests;
   const { first: fit, second: test } = held ? splitRequests(trace, fitShare) : { first: trace, second: trace };
-  const { expertOwner, notes } = await solvers[solver]!.solve({
-    trace: fit,
-    devices,
-    seed,
-    maximumImbalance,
-    onProgress: options.onProgress,
-  });
+  const { expertOwner, replicas, notes } = await placeExperts(fit, test, solver, options);
   if (model.vocabularySize === 0) notes.push('the trace holds no token ids: the plan has no prediction tables');
-  alignDevices(fit, expertOwner, devices);
   const plan: Plan = {
     version: 1,
     modelFingerprint: model.fingerprint,
@@ -57,7 +68,7 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
     vocabularySize: model.vocabularySize,
     solver,
     expertOwner,
-    replicas: Array.from({ length: model.layers }, () => Array.from({ length: devices }, () => [])),
+    replicas,
     prediction: undefined,
     promise: undefined,
     ...(notes.length === 0 ? {} : { notes }),

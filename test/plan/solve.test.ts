@@ -82,8 +82,13 @@ describe('solving a plan', () => {
       ...trace,
       experts: trace.experts.map((expert, i) => (i % 4 === 0 ? 0 : Math.max(expert, i % 4))),
     };
-    const plan = await solvePlan(lopsided, { devices: 4, maximumImbalance: 1 });
-    assert.match(plan.notes![0]!, /layer 0: load imbalance 1 cannot be met/);
+    const plan = await solvePlan(lopsided, { devices: 4 });
+    assert.match(plan.notes![0]!, /layer 0: load imbalance 1.1 cannot be met/);
+    await assert.rejects(solvePlan(lopsided, { devices: 4, maximumImbalance: 1 }), {
+      code: 'PLAN_INFEASIBLE',
+      exitStatus: 3,
+      message: /layer 0: load imbalance 1 cannot be met/,
+    });
   });
 
   it('refuses what no plan can be', async () => {

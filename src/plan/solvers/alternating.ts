@@ -1,10 +1,13 @@
-import { requestItems } from '../affinity-items.ts';
+import { tokenItems } from '../affinity-items.ts';
 import { solveLayers } from '../layer-pool.ts';
 import { collectExpertSets } from '../objective.ts';
 import type { PlacementProblem, PlacementSolver } from '../solver.ts';
 import { coOccurrence } from './starts.ts';
 
-/** The paper's alternating placement of requests and experts (version 5, Algorithm 1), layer by layer. */
+/**
+ * The paper's alternating placement (version 5, Algorithm 1), layer by layer. What it clusters beside experts are token ids where they
+ * are known, requests otherwise: a request's mean over its tokens says much less about any one of them.
+ */
 export const alternatingSolver: PlacementSolver = {
   name: 'alternating',
   async solve({ trace, devices, seed, threads, onProgress }: PlacementProblem) {
@@ -13,7 +16,7 @@ export const alternatingSolver: PlacementSolver = {
       'alternating',
       (layer) => ({
         layer,
-        items: requestItems(trace, layer),
+        items: tokenItems(trace, layer),
         together: coOccurrence(collectExpertSets(trace, layer)),
         devices,
         seed,

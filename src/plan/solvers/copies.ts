@@ -231,6 +231,10 @@ export class Copies {
       let mostLocal = -1;
       for (let candidate = 0; candidate < devices; candidate++) {
         if (this.#homeCost[set * devices + candidate] !== this.#leastCost[set]) continue;
+        if (home < 0 && candidate === devices - 1) {
+          home = candidate;
+          break;
+        }
         const local = this.#localPairs(set, candidate);
         if (local > mostLocal) {
           mostLocal = local;

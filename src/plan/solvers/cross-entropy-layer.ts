@@ -1,4 +1,4 @@
-import { type AffinityItems, devicePairs, paperCost } from '../affinity-items.ts';
+import { type AffinityItems, PaperObjective } from '../affinity-items.ts';
 import { layoutOf } from '../device-layout.ts';
 import { SeededRandom } from '../seeded-random.ts';
 import { deviceSizes } from './balance.ts';
@@ -25,6 +25,7 @@ const smoothing = 0.7;
 export function solveCrossEntropyLayer({ layer, items, devices, seed }: CrossEntropyTask): Uint16Array {
   const random = new SeededRandom(seed, layer);
   const { count, experts } = items;
+  const objective = new PaperObjective(items, theta);
   const sizes = deviceSizes(experts, layoutOf(devices, experts));
   const ofItems = new Float64Array(count * devices).fill(1 / devices);
   const ofExperts = new Float64Array(experts * devices).fill(1 / devices);
@@ -34,7 +35,7 @@ export function solveCrossEntropyLayer({ layer, items, devices, seed }: CrossEnt
     const drawn = Array.from({ length: samples }, () => {
       const home = draw(ofItems, devices, random);
       const owner = drawOwners(ofExperts, sizes, random);
-      return { home, owner, cost: paperCost(items, devicePairs(items, owner, devices), home, devices, theta) };
+      return { home, owner, cost: objective.cost(home, owner, devices) };
     });
     drawn.sort((a, b) => a.cost - b.cost);
     if (drawn[0]!.cost < bestCost) {

@@ -5,8 +5,10 @@ import { SeededRandom } from '../seeded-random.ts';
 import type { PlacementProblem, PlacementSolver } from '../solver.ts';
 import { contiguousOwners } from './contiguous.ts';
 
-const randomStarts = 4;
 const mostSweeps = 50;
+const mostStarts = 48;
+/** Work of all starts together, in layers x experts^3. */
+const startBudget = 1e8;
 
 /** The trace's top-1 experts: by routing weight, or the busiest of a token's experts where weights were not recorded. [n][L] */
 export function topExperts(trace: RoutingTrace): Uint16Array {
@@ -60,7 +62,7 @@ export function crossings(transitions: Int32Array, owner: Uint16Array, experts: 
 
 /**
  * ExFlow's 0/1 program by alternating exact steps: with its neighbours fixed, one layer is an assignment problem. Sweeps to and fro
- * until nothing changes, from the contiguous and from a few random first layers; the best stays.
+ * until nothing changes, from the contiguous first layer, from random first layers and from random layers all through; the best stays.
  *
  * @returns [L][N] owner
  */
@@ -74,13 +76,16 @@ export function minimiseCrossings(
   const perDevice = experts / devices;
   let best: Uint16Array | undefined;
   let bestCost = Number.POSITIVE_INFINITY;
-  for (let start = 0; start <= randomStarts; start++) {
+  const starts = Math.max(2, Math.min(mostStarts, Math.round(startBudget / (layers * experts ** 3))));
+  for (let start = 0; start < starts; start++) {
     const owner = new Uint16Array(layers * experts);
-    const first = Int32Array.from(contiguousOwners(experts, devices));
-    if (start > 0) random.shuffle(first);
-    owner.set(first);
+    const block = Int32Array.from(contiguousOwners(experts, devices));
+    for (let layer = 0; layer < layers; layer++) {
+      if (start > 0) random.shuffle(block);
+      owner.set(block, layer * experts);
+    }
     // Forward once with only the layer before known, then with both neighbours.
-    for (let layer = 1; layer < layers; layer++)
+    for (let layer = start % 2 === 1 ? layers : 1; layer < layers; layer++)
       placeLayer(transitions, owner, layer, layer, layers, experts, perDevice);
     let cost = crossings(transitions, owner, experts);
     for (let sweep = 0; sweep < mostSweeps; sweep++) {

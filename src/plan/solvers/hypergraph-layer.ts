@@ -4,7 +4,7 @@ import { SeededRandom } from '../seeded-random.ts';
 import { Copies, mostMembers } from './copies.ts';
 import { type PartitionResult, partitionExperts } from './layer-partition.ts';
 import { Deadline } from './local-search.ts';
-import { chooseCopies } from './replicas.ts';
+import { chooseCopies, dropOverload, exchangeCopies, hold } from './replicas.ts';
 
 /** Most sets the copies of every candidate placement are chosen on, and of the best few. */
 const trialSets = 8_000;
@@ -58,25 +58,28 @@ export function solveHypergraphLayer(task: HypergraphLayerTask): HypergraphLayer
   const bound = Math.max(wantedBound, placed.largestLoad);
   const moves = (owner: Uint16Array): number =>
     task.start === undefined ? 0 : owner.reduce((sum, device, e) => sum + (device === task.start![e] ? 0 : 1), 0);
-  const attempt = (owner: Uint16Array, part: ExpertSets, degrees: number): { copies: Copies; cost: number } => {
-    const copies = new Copies(part, layout, owner);
-    chooseCopies(copies, replicasPerDevice, (bound * part.tokens) / sets.tokens, deadline, degrees);
-    return { copies, cost: copies.cost / part.tokens + task.movePrice * moves(owner) };
-  };
+  const boundOn = (part: ExpertSets): number => (bound * part.tokens) / sets.tokens;
+  const priceOf = (copies: Copies): number => copies.cost / copies.sets.tokens + task.movePrice * moves(copies.owner);
   const trial = sampleSets(sets, trialSets * pairsOf(sets), random);
-  const ranked: { owner: Uint16Array; cost: number }[] = [];
+  const ranked: { owner: Uint16Array; held: Uint8Array; price: number }[] = [];
   for (const owner of [placed.owner, ...placed.candidates]) {
-    ranked.push({ owner, cost: deadline.passed() ? Number.POSITIVE_INFINITY : attempt(owner, trial, 1).cost });
+    if (ranked.length > 0 && deadline.passed()) break;
+    const copies = new Copies(trial, layout, owner);
+    chooseCopies(copies, replicasPerDevice, boundOn(trial), deadline);
+    ranked.push({ owner, held: copies.held, price: priceOf(copies) });
   }
-  ranked.sort((a, b) => a.cost - b.cost);
+  ranked.sort((a, b) => a.price - b.price);
   const full = sampleSets(sets, finalSets * pairsOf(sets), random);
-  let best: { copies: Copies; cost: number } | undefined;
-  for (const { owner } of ranked.slice(0, copyFinalists)) {
+  let best: Copies | undefined;
+  for (const { owner, held } of ranked.slice(0, copyFinalists)) {
     if (best !== undefined && deadline.passed()) break;
-    const found = attempt(owner, full, 3);
-    if (best === undefined || found.cost < best.cost) best = found;
+    const copies = new Copies(full, layout, owner);
+    hold(copies, held);
+    dropOverload(copies, boundOn(full));
+    exchangeCopies(copies, boundOn(full), deadline);
+    if (best === undefined || priceOf(copies) < priceOf(best)) best = copies;
   }
-  return { owner: best!.copies.owner, replicas: best!.copies.lists(), imbalanceBound };
+  return { owner: best!.owner, replicas: best!.lists(), imbalanceBound };
 }
 
 function pairsOf({ topK }: ExpertSets): number {

@@ -2,7 +2,7 @@ import type { Copies } from './copies.ts';
 import type { Deadline } from './local-search.ts';
 
 /** Credit of a copy that covers a remote device only in part, against one that covers it; by trial. */
-const hopes = [0.2, 0.5, 0];
+const hopes = [0.2, 0.5];
 const rounds = 6;
 
 /**
@@ -10,27 +10,26 @@ const rounds = 6;
  * exchange, until a round brings nothing. The best of a few degrees of credit stays. A copy that would overload a device, by the
  * pairs it serves at best homes, is passed over.
  */
-export function chooseCopies(
-  copies: Copies,
-  perDevice: number,
-  loadBound: number,
-  deadline: Deadline,
-  degrees: number = hopes.length,
-): void {
+export function chooseCopies(copies: Copies, perDevice: number, loadBound: number, deadline: Deadline): void {
   const { devices } = copies.layout;
   let best: { cost: number; held: Uint8Array } | undefined;
-  for (const hope of hopes.slice(0, degrees)) {
+  for (const hope of hopes) {
     hold(copies, undefined);
     for (let i = 0; i < perDevice; i++) {
       for (let device = 0; device < devices; device++) addBest(copies, device, hope, loadBound);
     }
-    for (let round = 0; round < rounds && !deadline.passed(); round++) {
-      if (!exchangeAll(copies, loadBound, deadline)) break;
-    }
+    exchangeCopies(copies, loadBound, deadline);
     if (best === undefined || copies.cost < best.cost) best = { cost: copies.cost, held: copies.held.slice() };
     if (deadline.passed()) break;
   }
   hold(copies, best!.held);
+}
+
+/** Exchanges copies one by one for better ones until a round brings nothing. */
+export function exchangeCopies(copies: Copies, loadBound: number, deadline: Deadline): void {
+  for (let round = 0; round < rounds && !deadline.passed(); round++) {
+    if (!exchangeAll(copies, loadBound, deadline)) return;
+  }
 }
 
 /** @param held [P][N] copies to have; none when undefined */
@@ -44,14 +43,18 @@ export function hold(copies: Copies, held: Uint8Array | undefined): void {
   }
 }
 
-/** Adds the copy that saves most among those that overload nothing; false when there is none. */
-function addBest(copies: Copies, device: number, hope: number, loadBound: number): boolean {
+/**
+ * Adds the copy that saves most among those that overload nothing; false when there is none.
+ *
+ * @param needed what it has to save
+ */
+function addBest(copies: Copies, device: number, hope: number, loadBound: number, needed: number = 0): boolean {
   const { owner, held } = copies;
   const { experts } = copies.sets;
   const deltas = new Float64Array(experts);
   copies.addDeltas(device, deltas, hope);
   const order = Array.from(deltas.keys()).filter(
-    (expert) => owner[expert] !== device && held[device * experts + expert] === 0,
+    (expert) => owner[expert] !== device && held[device * experts + expert] === 0 && deltas[expert]! <= -needed,
   );
   order.sort((a, b) => deltas[a]! - deltas[b]! || a - b);
   for (const expert of order) {
@@ -69,15 +72,40 @@ function exchangeAll(copies: Copies, loadBound: number, deadline: Deadline): boo
   for (let device = 0; device < copies.layout.devices; device++) {
     for (let expert = 0; expert < experts && !deadline.passed(); expert++) {
       if (copies.held[device * experts + expert] === 0) continue;
-      const cost = copies.cost;
-      copies.remove(expert, device);
-      const held = copies.held.slice(device * experts, (device + 1) * experts);
-      if (addBest(copies, device, 0, loadBound) && copies.cost < cost - 1e-6) continue;
-      for (let other = 0; other < experts; other++) {
-        if (copies.held[device * experts + other] === 1 && held[other] === 0) copies.remove(other, device);
-      }
-      copies.add(expert, device);
+      const lost = copies.remove(expert, device);
+      if (!addBest(copies, device, 0, loadBound, lost + 1e-6)) copies.add(expert, device);
     }
   }
   return copies.cost < before - 1e-6;
+}
+
+/**
+ * Copies chosen on a part of the sets may overload a device on all of them: copies of the fullest device go for ones that fit, or
+ * without replacement.
+ */
+export function dropOverload(copies: Copies, loadBound: number): void {
+  const { experts } = copies.sets;
+  for (;;) {
+    const loads = copies.servedLoads();
+    const fullest = loads.indexOf(Math.max(...loads));
+    if (loads[fullest]! <= loadBound) return;
+    const before = copies.cost;
+    let best = -1;
+    let bestScore = Number.POSITIVE_INFINITY;
+    for (let expert = 0; expert < experts; expert++) {
+      if (copies.held[fullest * experts + expert] === 0) continue;
+      copies.remove(expert, fullest);
+      const relief = loads[fullest]! - copies.servedLoads()[fullest]!;
+      const score = relief > 0 ? (copies.cost - before) / relief : Number.POSITIVE_INFINITY;
+      copies.add(expert, fullest);
+      if (score < bestScore) {
+        bestScore = score;
+        best = expert;
+      }
+    }
+    // Without a copy to blame the owners' own load is over the bound, which copies cannot mend.
+    if (best < 0) return;
+    copies.remove(best, fullest);
+    addBest(copies, fullest, 0, loadBound);
+  }
 }
