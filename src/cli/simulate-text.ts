@@ -57,6 +57,7 @@ const timeColumns = [
   right('computing', ({ computeMs }) => formatMilliseconds(computeMs)),
   right('communicating', ({ communicationMs }) => formatMilliseconds(communicationMs)),
   right('experts’ share', ({ expertExchangeShare }) => formatShare(expertExchangeShare)),
+  right('link imbalance', ({ linkImbalance }) => formatNumber(linkImbalance)),
   left('busiest link', ({ busiestLink }) => busiestLink?.name ?? '-'),
   right('busiest rank', ({ busiestRank }) => `${busiestRank.rank} (x${formatNumber(busiestRank.overMean)})`),
 ];

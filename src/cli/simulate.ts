@@ -67,7 +67,7 @@ export const simulateVerb: Verb = {
       type: 'string',
       valueHint: 'X',
       description:
-        'Share of true experts that a pregate names, in every layer (0.25 in the first and 0.8 in the others when not given)',
+        'Share of the true experts that a pregate is taken to name (0.8 when not given); a trace cannot run the router',
     },
     profile: {
       type: 'string',
@@ -299,8 +299,8 @@ async function sweepRanks(
       const [result] = simulate({ ...(await setup.optionsOf(run, layout)), clusters: [cluster] });
       results.push(result!);
     } catch (error) {
-      // A plan file made for other numbers of devices leaves a gap.
-      if (!(error instanceof SmoeError) || error.code !== 'PLAN_LAYOUT') throw error;
+      // A plan file made for other numbers of devices, or heads that do not split, leave a gap.
+      if (!(error instanceof SmoeError) || !['PLAN_LAYOUT', 'LAYOUT_UNSUPPORTED'].includes(error.code)) throw error;
       results.push(null);
     }
   }

@@ -19,7 +19,7 @@ export const traceImportVerb: Verb = {
     format: {
       type: 'string',
       valueHint: 'NAME',
-      description: `Seen from the input when not given; ${importers.map(({ name, describes }) => `${name}: ${describes}`).join('. ')}`,
+      description: `Seen from the input when not given; one of ${formats.join(', ')} (docs/trace-format.md)`,
     },
     model: {
       type: 'string',

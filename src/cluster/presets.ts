@@ -1,11 +1,11 @@
 /**
- * Clusters by name, in the file format. GPU rates are data sheet figures of an H100 SXM (dense bf16) times what matrix products
- * and memory reads reach in practice (about 0.6 and 0.8); links are payload rates per direction. Ethernet hosts run this project's own engine on one core each,
- * with the rates bench/kernels.ts measures on an ordinary server core.
+ * Clusters by name, in the file format. GPU rates are data sheet figures of an H100 SXM (dense bf16) times what matrix products and
+ * memory reads reach in practice (about 0.6 and 0.8); links are payload rates per direction. Ethernet hosts run this project's own engine
+ * on one core each, at about two thirds of the matrix rate that bench/kernels.ts measures on a server core.
  */
 const gpu = 'device: { gigaflops: 600000, memoryGBps: 2700, memoryGB: 80, layerUs: 20 }';
 const nvlink = 'inside: { gigabitsPerSecond: 3200, latencyUs: 3, messageUs: 0.5 }';
-const core = 'device: { gigaflops: 40, memoryGBps: 15, memoryGB: 4, layerUs: 20 }';
+const core = 'device: { gigaflops: 30, memoryGBps: 12, memoryGB: 4, layerUs: 20 }';
 
 /** TCP over Ethernet leaves about 94 % of the nominal rate to the payload. */
 const ethernetHosts = (gigabits: number, latencyUs: number): string => `

@@ -2,9 +2,11 @@ import type { Plan } from '../plan/plan.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
-/** In layer 0 the pregate sees a token before any attention; later it names most of the true experts (docs/method.md, predictors). */
+/** Replays with this come within about half a percent of the bytes of real runs of the shipped model (bench/simulator.ts). */
+const defaultOverlap = 0.8;
+
 export function defaultPregateOverlap(layers: number): Float64Array {
-  return Float64Array.from({ length: layers }, (_, layer) => (layer === 0 ? 0.25 : 0.8));
+  return new Float64Array(layers).fill(defaultOverlap);
 }
 
 /**

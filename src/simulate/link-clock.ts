@@ -12,6 +12,8 @@ export interface ExchangeTime {
   seconds: number;
   /** Part of `seconds` that the bytes take. */
   byteSeconds: number;
+  /** What the bytes would take if they were spread evenly over the ends of each link class. */
+  evenByteSeconds: number;
   /** Index of the link that takes longest; -1 when nothing is sent. */
   link: number;
 }
@@ -70,7 +72,7 @@ export class LinkClock {
   /** Adds an exchange to the counters and says how long it takes. */
   time(exchange: Exchange): ExchangeTime {
     this.#spread(exchange);
-    const longest: ExchangeTime = { seconds: 0, byteSeconds: 0, link: -1 };
+    const longest: ExchangeTime = { seconds: 0, byteSeconds: 0, evenByteSeconds: 0, link: -1 };
     this.ends.forEach(({ link }, end) => {
       const messages = this.#endMessages[end]!;
       if (messages === 0) return;
@@ -81,7 +83,20 @@ export class LinkClock {
       const seconds = exchange.rounds * this.#endLatency[end]! + busy;
       if (seconds > longest.seconds) Object.assign(longest, { seconds, byteSeconds, link: end });
     });
+    longest.evenByteSeconds = Math.max(...linkClasses.map((linkClass) => this.#evenSeconds(linkClass)));
     return longest;
+  }
+
+  /** Every byte leaves one end and enters another, so half of what the ends count flows in either direction. */
+  #evenSeconds(linkClass: LinkClass): number {
+    let bytes = 0;
+    let bytesPerSecond = 0;
+    this.ends.forEach((end, i) => {
+      if (end.class !== linkClass) return;
+      bytes += this.#endBytes[i]!;
+      bytesPerSecond += end.link.bytesPerSecond;
+    });
+    return bytes === 0 ? 0 : bytes / bytesPerSecond;
   }
 
   #spread({ bytes, messages }: Exchange): void {

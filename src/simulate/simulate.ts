@@ -83,6 +83,8 @@ export interface SimulationResult extends RoutingFigures {
   /** Share of time in dispatch and combine, and with the attention collectives: what better placement and shuffling can touch. */
   expertExchangeShare: number;
   communicationShare: number;
+  /** Time that dispatch and combine wait for their busiest link / if all links of its class carried alike: what balancing them could save. */
+  linkImbalance: number;
   /** Steps whose layers ran as two halves. */
   overlappedSteps: number;
   layers: SimulatedLayer[];
@@ -280,6 +282,7 @@ class Replay {
       communicationMs: communication * 1000,
       expertExchangeShare: expertExchange / undivided,
       communicationShare: communication / undivided,
+      linkImbalance: totals.expertByteSeconds / totals.evenExpertByteSeconds,
       overlappedSteps: this.#overlappedSteps,
       ...meanFigures(layers),
       layers,

@@ -37,6 +37,9 @@ export interface TimeTotals {
   exchangeSeconds: Record<ExchangeName, number>;
   /** Part of all exchanges that bytes take, as against latency and messages. */
   byteSeconds: number;
+  /** The same of dispatch and combine alone, and what it would be if all links carried alike. */
+  expertByteSeconds: number;
+  evenExpertByteSeconds: number;
   /** [L] */
   layerSeconds: Float64Array;
   /** [G] computing of each rank, waiting left out. */
@@ -94,6 +97,8 @@ export class StepTimer {
         },
       },
       byteSeconds: 0,
+      expertByteSeconds: 0,
+      evenExpertByteSeconds: 0,
       layerSeconds: new Float64Array(trace.model.layers),
       rankComputeSeconds: new Float64Array(ranks),
       linkWaitSeconds: new Float64Array(this.links.ends.length),
@@ -176,11 +181,15 @@ export class StepTimer {
   }
 
   #exchanged(exchange: Exchange, layer: number): TimedPiece {
-    const { seconds, byteSeconds, link } = this.links.time(exchange);
+    const { seconds, byteSeconds, evenByteSeconds, link } = this.links.time(exchange);
     if (link !== -1) {
       this.totals.exchangeSeconds[exchange.name] += seconds;
       this.totals.byteSeconds += byteSeconds;
       this.totals.linkWaitSeconds[link]! += seconds;
+      if (exchange.purpose === 'dispatch' || exchange.purpose === 'combine') {
+        this.totals.expertByteSeconds += byteSeconds;
+        this.totals.evenExpertByteSeconds += evenByteSeconds;
+      }
     }
     const bytes = this.#options.onSegment === undefined ? 0 : exchange.bytes.reduce((sum, sent) => sum + sent, 0);
     return {

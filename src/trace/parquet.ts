@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
-import { gunzipSync, gzipSync } from 'node:zlib';
+import { gzipSync } from 'node:zlib';
 import {
   type AsyncBuffer,
   asyncBufferFromFile,
@@ -10,6 +10,7 @@ import {
 } from 'hyparquet';
 import { fileWriter, ParquetWriter, type SchemaElement } from 'hyparquet-writer';
 import { SmoeError } from '../errors.ts';
+import { parquetCompressors } from './parquet-compressors.ts';
 import type { RoutingTrace, TraceModel, TraceRows } from './routing-trace.ts';
 import { validateTrace, validateTraceModel } from './validate.ts';
 
@@ -265,7 +266,7 @@ async function readRows(
       rowStart: start,
       rowEnd: end,
       utf8: false,
-      compressors: { GZIP: (bytes, length) => gunzipSync(bytes, { maxOutputLength: Math.max(1, length) }) },
+      compressors: parquetCompressors,
       onChunk: ({ columnName, columnData, rowStart }) => take(columnName, columnData, rowStart),
     });
   } catch (cause) {

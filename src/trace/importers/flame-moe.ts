@@ -214,7 +214,7 @@ function damaged(where: string, error: unknown): SmoeError {
     'TRACE_CORRUPT',
     `${where}: not readable as Parquet: ${error instanceof Error ? error.message : String(error)}`,
     {
-      hint: 'the file is truncated, damaged or compressed in a way that this program does not read; fetch it again',
+      hint: 'the file is truncated or damaged: fetch it again; or its codec is not known (Zstandard needs Node.js 22.15 or newer)',
       cause: error,
     },
   );

@@ -1,0 +1,121 @@
+/**
+ * The simulator against real runs of the shipped model: `node dist/bench/simulator.js [PLAN]`. Prints how fast traces are
+ * replayed, computing time of one rank as modelled and as measured, and what assuming a pregate's hits does to the bytes.
+ * Bytes of every other predictor are exact (test/simulate/replay.test.ts).
+ */
+import { readFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { demoDirectory, demoEvaluation } from '../src/cli/model-directory.ts';
+import { loadCluster } from '../src/cluster/cluster-file.ts';
+import type { GenerationRequest, Layout, RunReport } from '../src/engine/api.ts';
+import { openSession } from '../src/engine/session.ts';
+import { openCheckpoint } from '../src/model/checkpoint.ts';
+import { fingerprint } from '../src/model/fingerprint.ts';
+import { loadTokenizer } from '../src/model/tokenizer.ts';
+import type { Plan } from '../src/plan/plan.ts';
+import { readPlan } from '../src/plan/plan-file.ts';
+import { solvePlan } from '../src/plan/solve.ts';
+import { modelShape } from '../src/simulate/model-shape.ts';
+import { simulate, type SimulationOptions, type SimulationResult } from '../src/simulate/simulate.ts';
+
+const stepTokens = 256;
+const texts = readFileSync(demoEvaluation, 'utf8').trim().split('\n');
+const tokenizer = loadTokenizer(demoDirectory);
+const checkpoint = openCheckpoint(demoDirectory);
+const { config } = checkpoint;
+const modelFingerprint = fingerprint(checkpoint);
+checkpoint.close();
+
+function requests(count: number, promptTokens: number, maxNewTokens: number): GenerationRequest[] {
+  return Array.from({ length: count }, (_, i) => ({
+    tokens: tokenizer.encode((JSON.parse(texts[i * 7]!) as { text: string }).text).slice(0, promptTokens),
+    maxNewTokens,
+    sampling: { temperature: 0, topP: 1, topK: 0, seed: 1 },
+    stopStrings: [],
+    ignoreEnd: true,
+    label: '',
+  }));
+}
+
+async function measure(plan: Plan, layout: Layout, jobs: GenerationRequest[], repeats: number): Promise<RunReport[]> {
+  const session = await openSession({
+    ...{ modelDirectory: demoDirectory, layout, plan, transport: 'threads', maximumStepTokens: stepTokens },
+    cachePositions: 8192,
+  });
+  const reports: RunReport[] = [];
+  for (let i = 0; i < repeats; i++) {
+    const run = { schedule: 'speculative', predictor: 'pregate', requests: jobs, logits: 'none' } as const;
+    reports.push(await session.run({ ...run, recordRouting: i === 0 }));
+  }
+  await session.close();
+  return reports;
+}
+
+function replay(
+  report: RunReport,
+  plan: Plan,
+  layout: Layout,
+  change: Partial<SimulationOptions> = {},
+): SimulationResult {
+  const [result] = simulate({
+    ...{ trace: report.trace!, shape: modelShape(config), plan, schedule: 'speculative', predictor: 'pregate', layout },
+    ...{ composition: { stepTokens, decodeBatch: stepTokens, phases: 'recorded' }, overlap: false },
+    clusters: [loadCluster('ethernet-1g-4')],
+    ...change,
+  });
+  return result!;
+}
+
+const oneRank: Layout = { dataParallel: 1, tensorParallel: 1 };
+const { layers, experts } = config;
+const recording = requests(8, 64, 2);
+const shell: Plan = {
+  ...{ version: 1, modelFingerprint, devices: 1, layers, experts, topK: config.topK, solver: 'one device' },
+  ...{ vocabularySize: config.vocabularySize, expertOwner: new Uint16Array(layers * experts) },
+  ...{ replicas: Array.from({ length: layers }, () => [[]]), prediction: undefined, promise: undefined },
+};
+
+console.log(`${cpus()[0]!.model.trim()}, node ${process.version}\n`);
+console.log('computing on one rank, milliseconds: modelled (preset of the Ethernet hosts), measured at best, ratio');
+for (const [name, jobs] of [
+  ['prefill, 8 prompts of 256', requests(8, 256, 1)],
+  ['decode, 8 sequences, 32 tokens', requests(8, 1, 32)],
+  ['decode, 32 sequences, 16 tokens', requests(26, 1, 16)],
+] as const) {
+  const reports = await measure(shell, oneRank, jobs, 5);
+  const modelled = replay(reports[0]!, shell, oneRank, { predictor: 'random' }).totalMs;
+  const measured = Math.min(...reports.map(({ steps }) => steps.reduce((sum, step) => sum + step.computeMs, 0)));
+  const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
+  console.log(`  ${name.padEnd(34)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+}
+
+const [profile] = await measure(shell, oneRank, recording, 1);
+const plan =
+  process.argv[2] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(process.argv[2]);
+const fourRanks: Layout = { dataParallel: 1, tensorParallel: 4 };
+const [real] = await measure(plan, fourRanks, requests(8, 128, 8), 1);
+console.log('\npregate, 4 ranks: expert bytes of a replay with assumed hits against the real run');
+for (const [first, others] of [
+  [0.25, 0.8],
+  [0.5, 0.5],
+  [0.5, 0.8],
+  [0.8, 0.8],
+  [1, 1],
+] as const) {
+  const assumed = new Float64Array(layers).fill(others);
+  assumed[0] = first;
+  const result = replay(real!, plan, fourRanks, { pregateOverlap: assumed });
+  const change = (bytes: RunReport['bytes']): number =>
+    (result.bytes.dispatch + result.bytes.combine) / (bytes.dispatch + bytes.combine) - 1;
+  const recall = `recall ${(result.recall * 100).toFixed(1)} % for ${(real!.recall * 100).toFixed(1)} %`;
+  const hits = `hits ${first} in the first layer, ${others} later`;
+  console.log(`  ${hits.padEnd(42)}${(change(real!.bytes) * 100).toFixed(2).padStart(7)} %   ${recall}`);
+}
+console.log(`  recall by layer: ${real!.layers.map(({ recall }) => recall.toFixed(3)).join(' ')}`);
+
+const start = performance.now();
+const rounds = 5;
+for (let i = 0; i < rounds; i++) replay(real!, plan, fourRanks);
+const seconds = (performance.now() - start) / 1000 / rounds;
+const rows = real!.trace!.length * layers;
+console.log(`\nreplay: ${(rows / seconds / 1e6).toFixed(2)} million (token, layer) rows per second`);

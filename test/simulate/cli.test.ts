@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { runCommandLine } from '../../src/cli/command-line.ts';
+import { simulateVerb } from '../../src/cli/simulate.ts';
+import type { SimulationReport } from '../../src/cli/simulate-text.ts';
+import { writePlan } from '../../src/plan/plan-file.ts';
+import { writeTrace } from '../../src/trace/parquet.ts';
+import { smallPlan, smallShape, smallTrace } from './small.ts';
+
+let folder = '';
+const at = (name: string): string => join(folder, name);
+
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'simulate-'));
+  const trace = smallTrace(20, 24);
+  writeTrace(at('t.parquet'), trace);
+  const plan = smallPlan(trace, 4);
+  writePlan(at('dealt.json'), plan);
+  writePlan(at('reversed.json'), { ...plan, expertOwner: plan.expertOwner.toReversed(), solver: 'reversed' });
+  const { layers, experts, topK, hiddenSize, heads, keyValueHeads, headDimension, expertWidth, vocabularySize } =
+    smallShape;
+  const config = {
+    ...{
+      architectures: ['Qwen3MoeForCausalLM'],
+      model_type: 'qwen3_moe',
+      num_hidden_layers: layers,
+      hidden_size: hiddenSize,
+    },
+    ...{
+      vocab_size: vocabularySize,
+      num_attention_heads: heads,
+      num_key_value_heads: keyValueHeads,
+      head_dim: headDimension,
+    },
+    ...{
+      num_experts: experts,
+      num_experts_per_tok: topK,
+      moe_intermediate_size: expertWidth,
+      max_position_embeddings: 64,
+    },
+    ...{ norm_topk_prob: true, hidden_act: 'silu', tie_word_embeddings: true },
+  };
+  writeFileSync(at('config.json'), JSON.stringify(config));
+});
+after(() => rmSync(folder, { recursive: true }));
+
+async function smoe(...args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+  const outcome = { status: -1, stdout: '', stderr: '' };
+  const stream = (name: 'stdout' | 'stderr') => ({ write: (text: string) => (outcome[name] += text) });
+  const terminal = { stdout: stream('stdout'), stderr: stream('stderr'), environment: {} };
+  const commandLine = { summary: '', version: '0', verbs: [simulateVerb], examples: [] };
+  const argv = ['simulate', at('t.parquet'), '--model', folder, ...args];
+  outcome.status = await runCommandLine(commandLine, argv, terminal, new AbortController().signal);
+  return outcome;
+}
+
+describe('smoe simulate', () => {
+  const plans = (): string[] => ['--plan', at('dealt.json'), '--plan', at('reversed.json'), '--predictor', 'token'];
+
+  it('reports every plan under every schedule, in the fields of smoe compare', async () => {
+    const { status, stdout } = await smoe(...plans(), '--json');
+    assert.equal(status, 0);
+    const report = JSON.parse(stdout) as SimulationReport;
+    assert.deepEqual(report.layout, { dp: 1, tp: 4, ep: 4 });
+    assert.equal(report.network, '4 hosts on 1 Gbit/s Ethernet');
+    assert.equal(report.promptTokens + report.generatedTokens, 20 * 24);
+    assert.deepEqual(
+      report.schedules.map(({ plan, name }) => `${plan} ${name}`),
+      ['dealt', 'reversed'].flatMap((plan) =>
+        ['deepspeed-moe', 'alltoallv', 'dedup', 'speculative'].map((name) => `${plan} ${name}`),
+      ),
+    );
+    for (const { bytes, layers, stepMs, recall, predictor } of report.schedules) {
+      assert.equal(bytes.total, bytes.attention + bytes.dispatch + bytes.combine + bytes.control);
+      assert.equal(layers.length, smallShape.layers);
+      assert.ok(stepMs.p50 > 0);
+      assert.equal(recall === null, predictor === null);
+    }
+  });
+
+  it('prints tables and notes', async () => {
+    const { stdout } = await smoe(...plans(), '--schedule', 'dedup,gather-all', '--cluster', 'nvlink-8', '--per-layer');
+    assert.match(stdout, /4 ranks \(dp 1, tp 4\), simulated on 8 GPUs on NVLink/);
+    assert.match(stdout, /note \(gather-all, dealt; gather-all, reversed\): every row goes to every rank/);
+    assert.match(stdout, /dedup, reversed/);
+  });
+
+  it('solves plans by name from requests it does not replay', async () => {
+    const { status, stdout, stderr } = await smoe('--plan', 'contiguous', '--schedule', 'dedup', '--json');
+    assert.equal(status, 0, stderr);
+    const report = JSON.parse(stdout) as SimulationReport;
+    assert.equal(report.prompts, 16);
+    assert.equal(report.schedules[0]!.plan, 'contiguous');
+  });
+
+  it('sweeps link speed and ranks, draws the sweep, writes a timeline', async () => {
+    const files = ['--figure', at('sweep.svg'), '--chrome-trace', at('steps.json')];
+    const bandwidth = await smoe(...plans(), '--sweep', 'bandwidth=0.01,1,100', '--overlap', 'on', ...files, '--json');
+    assert.equal(bandwidth.status, 0, bandwidth.stderr);
+    const { sweep } = JSON.parse(bandwidth.stdout) as SimulationReport;
+    assert.deepEqual(sweep!.baseline, { plan: 'dealt', schedule: 'dedup' });
+    assert.equal(sweep!.series.length, 8);
+    assert.match(readFileSync(at('sweep.svg'), 'utf8'), /^<svg/);
+    assert.ok(
+      (JSON.parse(readFileSync(at('steps.json'), 'utf8')) as { traceEvents: unknown[] }).traceEvents.length > 100,
+    );
+    const ranks = await smoe(...plans(), '--sweep', 'ep=1,2,3,4', '--json');
+    const { series } = (JSON.parse(ranks.stdout) as SimulationReport).sweep!;
+    assert.ok(series.every(({ points }) => points.length === 4 && points[2] === null && points[3] !== null));
+  });
+
+  const refusals: [string[], string, number][] = [
+    [['--cluster', 'nowhere.yaml'], 'CLUSTER_UNREADABLE', 2],
+    [['--tp', '8'], 'CLUSTER_TOO_FEW_DEVICES', 3],
+    [['--sweep', 'ep=2,64'], 'CLUSTER_TOO_FEW_DEVICES', 3],
+    [['--sweep', 'speed=2'], 'USAGE_BAD_VALUE', 2],
+    [['--figure', 'x.svg'], 'USAGE_BAD_VALUE', 2],
+    [['--predictor', 'tea-leaves'], 'USAGE_BAD_VALUE', 2],
+    [['--schedule', 'none'], 'USAGE_BAD_VALUE', 2],
+    [['--plan', 'missing.json'], 'PLAN_UNREADABLE', 1],
+  ];
+  for (const [args, code, exit] of refusals) {
+    it(`refuses ${args.join(' ')}: ${code}`, async () => {
+      const own =
+        args[0] === '--plan' ? [] : args[1] === '8' ? ['--plan', 'contiguous', '--schedule', 'dedup'] : plans();
+      const { status, stderr } = await smoe(...own, ...args);
+      assert.match(stderr, new RegExp(`error ${code}: `));
+      assert.equal(status, exit);
+    });
+  }
+});
