@@ -1,4 +1,5 @@
 import type { Purpose } from '../comm/communicator.ts';
+import type { LinkSettings } from '../comm/link-model.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingRecord } from './run-records.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
@@ -43,6 +44,8 @@ export interface SessionOptions {
   maximumStepTokens: number;
   /** Positions of KV cache per data-parallel group, all sequences together. */
   cachePositions: number;
+  /** Links to emulate between the ranks of the `threads` transport; memory alone when not given. */
+  link?: LinkSettings;
 }
 
 /** Which positions' logits to keep: none, those sampled from, or every position of prompts and outputs. */

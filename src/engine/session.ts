@@ -54,6 +54,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     entry: new URL(import.meta.url.endsWith('.ts') ? './rank.ts' : './rank.js', import.meta.url),
     data,
     onEvent: (event) => onEvent(event),
+    link: options.link,
   });
   return new ThreadSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
 }
