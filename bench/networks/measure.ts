@@ -95,7 +95,7 @@ async function measureLayout(
   }
 }
 
-function transportOf(network: Network): Pick<SessionOptions, 'transport' | 'link'> {
+function transportOf(network: Network): Pick<SessionOptions, 'transport' | 'link' | 'mpi'> {
   if (network.kind === 'testbed') return testbedTransport(process.env);
   return network.kind === 'emulated' ? { transport: 'threads', link: linkOf(network) } : { transport: 'threads' };
 }

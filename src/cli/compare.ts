@@ -26,6 +26,7 @@ import {
   scheduleList,
   stepArgs,
 } from './shared-args.ts';
+import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 const defaultRanks = 4;
@@ -36,6 +37,7 @@ export const compareVerb: Verb = {
   args: {
     ...modelArgs,
     ...layoutArgs,
+    ...transportArgs,
     schedules: {
       type: 'string',
       valueHint: 'A,B',
@@ -75,17 +77,22 @@ export const compareVerb: Verb = {
   },
   examples: [
     { command: 'compare', does: 'the shipped model on four ranks' },
+    {
+      command: 'compare --transport mpi --hosts a,b,c,d',
+      does: 'a rank on each of four machines (docs/mpi.md)',
+    },
     { command: 'compare --dp 4 --tp 1 --json', does: 'attention data-parallel, as JSON' },
     {
       command: 'compare ./OLMoE-1B-7B --ranks 8 --schedules dedup,speculative',
       does: 'another model; its plan is solved once and cached',
     },
   ],
-  run: compare,
+  run: (context) => withTransport(context.flags, (transport) => compare(context, transport)),
 };
 
-async function compare({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
-  const layout = readLayout(flags, defaultRanks);
+async function compare({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
+  const layout = readLayout(flags, transport.ranks ?? defaultRanks);
+  transport.assertRanks(ranksOf(layout));
   const schedules = flags.choices('schedules', scheduleNames);
   const predictor = flags.choice('predictor', predictorNames);
   const promptCount = flags.integer('prompt-count', { minimum: 1 });
@@ -133,6 +140,8 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
     stepTokens,
     logits,
     overlap,
+    transport: transport.sessionOptions,
+    planFile: resolved?.path,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
   const runs = await runComparison(setup, openSession, (what) => console.progress(what), signal);
@@ -140,8 +149,8 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
     {
       model: model.name,
       layout,
-      transport: 'threads',
-      network: 'shared memory',
+      transport: transport.name,
+      network: transport.network(runs.hosts),
       plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
       repeats,
       overlap,

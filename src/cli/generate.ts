@@ -32,6 +32,7 @@ import {
   stepArgs,
 } from './shared-args.ts';
 import { StopText } from './stop-text.ts';
+import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 export const generateVerb: Verb = {
@@ -63,6 +64,7 @@ export const generateVerb: Verb = {
     'ignore-end': { type: 'boolean', description: "Go on after the model's end token" },
     ...seedArgs,
     ...layoutArgs,
+    ...transportArgs,
     schedule: {
       type: 'string',
       valueHint: 'NAME',
@@ -86,12 +88,13 @@ export const generateVerb: Verb = {
       does: 'another model, sampling',
     },
   ],
-  run: generate,
+  run: (context) => withTransport(context.flags, (transport) => generate(context, transport)),
 };
 
-async function generate({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
-  const layout = readLayout(flags, 1);
+async function generate({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
+  const layout = readLayout(flags, transport.ranks ?? 1);
   const ranks = ranksOf(layout);
+  transport.assertRanks(ranks);
   const schedule = flags.has('schedule')
     ? flags.choice('schedule', scheduleNames)
     : ranks > 1
@@ -138,7 +141,8 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
     modelDirectory: model.directory,
     layout,
     plan: resolved?.plan ?? contiguousPlan(model, ranks),
-    transport: 'threads',
+    ...transport.sessionOptions,
+    ...(resolved === undefined ? {} : { planFile: resolved.path }),
     maximumStepTokens: stepTokens,
     cachePositions: cachePositionsFor([request], 1),
   });
@@ -171,6 +175,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
       const facts = {
         model: model.name,
         layout,
+        transport: transport.name,
         plan,
         schedule,
         predictor,

@@ -1,6 +1,6 @@
 /**
- * One process's end of the `mpi` transport, shared by every communicator of the rank: its memory, its requests in flight,
- * its mail, and whether the run has been aborted.
+ * One process's end of a run over MPI, shared by every communicator of the rank: its memory, its requests in flight, its
+ * mail, and whether the run has been aborted. Runs of one process after or beside each other have an endpoint each.
  *
  * Nothing here blocks inside MPI: a blocked rank polls, so that it learns of an abort whatever it waits for. It polls
  * eagerly at first (MPI itself yields the processor), then naps between polls.
@@ -47,21 +47,26 @@ export class MpiEndpoint {
   buffer: SharedArrayBuffer | undefined;
   /** Called for mail that is not about aborting; also while a collective blocks. */
   onMail: (mail: Mail) => void = () => undefined;
+  /** Called when a peer says that the run is over. */
+  onAbort: () => void = () => undefined;
   private readonly inFlight: Progressing[] = [];
   private abortReason: SmoeError | undefined;
   private skippedLooks = 0;
   private latestLook = 0;
   private readonly napCell: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(4));
 
-  /** Starts MPI. */
+  /** Collective over all processes; the first of a process starts MPI. */
   constructor(library: MpiLibrary) {
     const { mpi, world } = library;
     this.library = library;
     this.flag = library.allocate(8);
     this.memory = library.allocate(0);
-    library.check(mpi.MPI_Init(0, 0), 'starting MPI');
     const out = library.allocate(8);
-    library.check(mpi.MPI_Comm_set_errhandler(world, library.errorsReturn), 'starting MPI');
+    library.check(mpi.MPI_Initialized(out.address), 'starting MPI');
+    if (out.integers[0] === 0) {
+      library.check(mpi.MPI_Init(0, 0), 'starting MPI');
+      library.check(mpi.MPI_Comm_set_errhandler(world, library.errorsReturn), 'starting MPI');
+    }
     library.check(mpi.MPI_Comm_rank(world, out.address), 'starting MPI');
     this.rank = out.integers[0];
     library.check(mpi.MPI_Comm_size(world, out.address), 'starting MPI');
@@ -178,6 +183,7 @@ export class MpiEndpoint {
   private learnAbort(body: Uint8Array): void {
     const { code, message } = JSON.parse(Buffer.from(body).toString()) as { code: AbortCode; message: string };
     this.abortReason ??= new SmoeError(code, message);
+    this.onAbort();
   }
 
   private duplicate(comm: number): number {

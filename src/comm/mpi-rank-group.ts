@@ -60,7 +60,7 @@ export async function mpiProblem(): Promise<SmoeError | undefined> {
 async function findMpirun(): Promise<string> {
   if (isInsideMpi()) {
     throw new SmoeError('MPI_NESTED', 'this process has been started by mpirun itself and cannot start ranks with it', {
-      hint: 'start one process without mpirun, or let the ranks join with joinMpiRanks',
+      hint: 'start one process without mpirun, or let the ranks join with joinProcesses',
       exitStatus: ExitStatus.usage,
     });
   }
@@ -152,14 +152,20 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
   }
 }
 
+/** Open MPI's parameters (`--mca`) that every run is given. */
+const ownParameters: Record<string, string> = {
+  // Ranks wait by polling: without it one that waits would keep a core from one that computes.
+  mpi_yield_when_idle: '1',
+};
+
 function mpirunArguments<Event>(options: MpiLaunchOptions<Event>): string[] {
   const { size, hosts, hostfile, environment = {}, mpirunArguments: more = [], resourceLimits } = options;
   const heap = resourceLimits?.maxOldGenerationSizeMb;
   return [
     ...['-n', String(size), '--oversubscribe'],
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
-    // Ranks wait by polling: without it one that waits would keep a core from one that computes.
-    ...['--mca', 'mpi_yield_when_idle', '1'],
+    // mpirun takes no parameter twice.
+    ...Object.entries(ownParameters).flatMap(([name, value]) => (more.includes(name) ? [] : ['--mca', name, value])),
     // Node.js has threads of its own beside the one that runs the rank.
     ...(more.includes('--bind-to') ? [] : ['--bind-to', 'none']),
     ...(hosts === undefined ? [] : ['--host', hosts.join(',')]),

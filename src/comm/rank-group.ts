@@ -35,6 +35,8 @@ export interface RunRanksOptions {
 /** Ranks that are ready for jobs. Any failure closes the group. */
 export interface RankGroup<Job, Report> {
   readonly size: number;
+  /** [size] name of the host that each rank runs on. */
+  readonly hosts: readonly string[];
   /** The same job on every rank; reports come in rank order. One run at a time. */
   run(job: Job, options?: RunRanksOptions): Promise<Report[]>;
   /** A job of its own for every rank. */
