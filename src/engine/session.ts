@@ -6,6 +6,8 @@ import type { ModelConfig } from '../model/config.ts';
 import { fingerprint as fingerprintOf } from '../model/fingerprint.ts';
 import { assertPlanFits } from '../plan/fit.ts';
 import { RequestPlacer } from '../predict/placement.ts';
+import { phaseTimes } from '../timeline/phase-times.ts';
+import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
 import type {
   GenerationRequest,
@@ -149,6 +151,7 @@ class ThreadSession implements Session {
       overlap: options.overlap ?? false,
       logits: options.logits,
       streaming: options.onToken !== undefined,
+      timelineSteps: options.timelineSteps ?? 0,
     };
   }
 
@@ -198,6 +201,8 @@ class ThreadSession implements Session {
       generatedTokens: sum(outputs, (output) => output.tokens.length),
       wallMs: Math.max(...reports.map((report) => report.wallMs)),
       steps,
+      phases: reports.map((report) => phaseTimes(report.phases)),
+      timeline: timelinesOf(reports.map((report) => report.timeline)),
       outputSha256: hashOutputs(outputs),
       ...logits,
       trace:
