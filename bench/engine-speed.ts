@@ -153,6 +153,7 @@ const job: RankJob = {
   overlap: false,
   logits: 'none',
   streaming: false,
+  timelineSteps: 0,
 };
 
 const flop = list.reduce((sum, { rows, inputs, outputs, times }) => sum + 2 * rows * inputs * outputs * times, 0);

@@ -2,6 +2,8 @@ import type { Purpose } from '../comm/communicator.ts';
 import type { LinkSettings } from '../comm/link-model.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingRecord } from './run-records.ts';
+import type { PhaseTimes } from '../timeline/phase-times.ts';
+import type { RankTimeline } from '../timeline/rank-timeline.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
 /** Ranks = expert-parallel degree = dataParallel * tensorParallel; rank = dataParallelRank * tensorParallel + tensorParallelRank. */
@@ -82,6 +84,8 @@ export interface RunOptions {
   placement?: Int32Array;
   /** Called as tokens are made, in order within a request. */
   onToken?: (event: TokenEvent) => void;
+  /** Record what every rank did when, for so many steps; default 0. */
+  timelineSteps?: number;
   signal?: AbortSignal;
 }
 
@@ -132,6 +136,10 @@ export interface RunReport {
   generatedTokens: number;
   wallMs: number;
   steps: StepRecord[];
+  /** [ranks] where each rank's time went. */
+  phases: PhaseTimes[];
+  /** [ranks] when asked for. */
+  timeline: RankTimeline[] | undefined;
   /** SHA-256 over all output token ids (int32 little-endian, requests in order, each ended by -1). */
   outputSha256: string;
   /** SHA-256 over kept logits (float32 little-endian), requests in order, positions ascending; empty when none kept. */

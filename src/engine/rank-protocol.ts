@@ -1,6 +1,7 @@
 import type { Purpose } from '../comm/communicator.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingChunk } from '../schedule/routing-observer.ts';
+import type { RankTimeline } from '../timeline/rank-timeline.ts';
 import type { FinishReason, GenerationRequest, Layout, LogitsKept, ScheduleName } from './api.ts';
 
 /** What a rank is started with. */
@@ -37,6 +38,8 @@ export interface RankJob {
   logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;
+  /** Record a timeline of so many steps; 0 = none. */
+  timelineSteps: number;
 }
 
 /** One step as one rank saw it. */
@@ -71,6 +74,9 @@ export interface RankReport {
   /** When kept. */
   logits: LogitsChunk[];
   wallMs: number;
+  /** [stepKinds][phases] milliseconds; see PhaseClock. */
+  phases: Float64Array;
+  timeline: RankTimeline | undefined;
 }
 
 export type RankEvent =

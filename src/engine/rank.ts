@@ -7,6 +7,7 @@ import { createSchedule } from '../schedule/index.ts';
 import { Ownership } from '../schedule/ownership.ts';
 import { PredictedSlices } from '../schedule/predicted-slices.ts';
 import { RoutingObserver } from '../schedule/routing-observer.ts';
+import { PhaseClock } from '../timeline/phase-clock.ts';
 import type { MoeSchedule, ScheduleResources } from '../schedule/schedule.ts';
 import { Arena } from './arena.ts';
 import { ExpertBank } from './expert-bank.ts';
@@ -41,6 +42,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const integers = new Int32Array(memory.buffer);
   const tensorGroup = world.split(part.dataParallelRank, part.tensorParallelRank);
   const observer = new RoutingObserver(ownership, rank, config.layers, config.topK);
+  const clock = new PhaseClock();
   const resources = buffers.schedules.map((scheduleBuffers): ScheduleResources => ({
     kernels,
     floats: new Float32Array(memory.buffer),
@@ -51,6 +53,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     ownership,
     experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank),
     observer,
+    clock,
     hiddenSize: config.hiddenSize,
     topK: config.topK,
     buffers: scheduleBuffers,
@@ -63,8 +66,8 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     cache,
     memory,
     buffers: buffers.transformer,
-    transformer: new Transformer(kernels, integers, config, part, loader.weights, buffers.transformer, cache),
-    sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges),
+    transformer: new Transformer(kernels, integers, config, part, loader.weights, buffers.transformer, cache, clock),
+    sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges, clock),
     vocabulary: ranges[part.tensorParallelRank]!,
     vocabularySize: config.vocabularySize,
     hiddenSize: config.hiddenSize,
@@ -72,6 +75,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     endTokenIds: config.endTokenIds,
     tokenizer: () => (tokenizer ??= loadTokenizer(data.modelDirectory)),
     observer,
+    clock,
     emit: (event) => context.emit(event),
   };
 

@@ -7,6 +7,8 @@ import type { ModelConfig } from '../model/config.ts';
 import { fingerprint as fingerprintOf } from '../model/fingerprint.ts';
 import { assertPlanFits } from '../plan/fit.ts';
 import { RequestPlacer } from '../predict/placement.ts';
+import { phaseTimes } from '../timeline/phase-times.ts';
+import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
 import type {
   GenerationRequest,
@@ -151,6 +153,7 @@ class RankSession implements Session {
       overlap: options.overlap ?? false,
       logits: options.logits,
       streaming: options.onToken !== undefined,
+      timelineSteps: options.timelineSteps ?? 0,
     };
   }
 
@@ -200,6 +203,8 @@ class RankSession implements Session {
       generatedTokens: sum(outputs, (output) => output.tokens.length),
       wallMs: Math.max(...reports.map((report) => report.wallMs)),
       steps,
+      phases: reports.map((report) => phaseTimes(report.phases)),
+      timeline: timelinesOf(reports.map((report) => report.timeline)),
       outputSha256: hashOutputs(outputs),
       ...logits,
       trace:

@@ -1,6 +1,8 @@
 import { Kernels, type PackedWeight } from '../kernels/kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { LayerInput } from '../schedule/schedule.ts';
+import type { PhaseClock } from '../timeline/phase-clock.ts';
+import { Phase } from '../timeline/phases.ts';
 import { headTreeLeaves, type Partition } from './partition.ts';
 import type { PageCache } from './page-cache.ts';
 import type { TransformerBuffers } from './rank-buffers.ts';
@@ -38,6 +40,7 @@ export class Transformer {
   readonly #weights: RankWeights;
   readonly #buffers: TransformerBuffers;
   readonly #cache: PageCache;
+  readonly #clock: PhaseClock;
 
   constructor(
     kernels: Kernels,
@@ -47,6 +50,7 @@ export class Transformer {
     weights: RankWeights,
     buffers: TransformerBuffers,
     cache: PageCache,
+    clock: PhaseClock,
   ) {
     this.#kernels = kernels;
     this.#integers = integers;
@@ -56,6 +60,7 @@ export class Transformer {
     this.#weights = weights;
     this.#buffers = buffers;
     this.#cache = cache;
+    this.#clock = clock;
     kernels.ropeTables(
       buffers.ropeCos,
       buffers.ropeSin,
@@ -72,6 +77,8 @@ export class Transformer {
    */
   forward(batch: StepBatch, runMoe: (input: LayerInput) => void): void {
     const { hidden, tokenIds, positions, headSums } = this.#buffers;
+    const clock = this.#clock;
+    clock.enter(Phase.embed);
     this.#integers.set(batch.tokenIds, tokenIds / 4);
     this.#integers.set(batch.positions, positions / 4);
     if (batch.tokens > 0) this.#kernels.embedRows(this.#weights.embedding, tokenIds, batch.tokens, hidden);
@@ -84,10 +91,14 @@ export class Transformer {
       attention: headSums[0]!,
     };
     for (let layer = 0; layer < this.#config.layers; layer++) {
+      clock.enter(Phase.attention);
+      clock.layer = layer;
       if (batch.tokens > 0) this.#attention(layer, batch);
       input.layer = layer;
       runMoe(input);
     }
+    clock.enter(Phase.other);
+    clock.layer = -1;
   }
 
   /**

@@ -1,4 +1,6 @@
-import type { CommunicationRequest } from '../comm/communicator.ts';
+import { shardLength } from '../comm/shards.ts';
+import { Phase } from '../timeline/phases.ts';
+import { allGather, reduceScatter } from './collective.ts';
 import type { LayerInput, LayerSteps, ScheduleResources } from './schedule.ts';
 import type { TokenSlices } from './token-slices.ts';
 
@@ -22,9 +24,11 @@ export class AttentionExchange {
    *
    * @returns pointer [S, H] of this rank's residual rows
    */
-  *reduceScatter(input: LayerInput, slices: TokenSlices): Generator<CommunicationRequest, number, void> {
-    const { kernels, tensorGroup, hiddenSize, buffers } = this.#resources;
+  *reduceScatter(input: LayerInput, slices: TokenSlices): LayerSteps<number> {
+    const { kernels, tensorGroup, hiddenSize, buffers, clock } = this.#resources;
+    clock.enter(Phase.router);
     if (tensorGroup.size === 1) return this.#addInPlace(input);
+    clock.enter(Phase.permute);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     slices.counts.forEach((count, rank) => (this.#floatCounts[rank] = count * hiddenSize));
     const [source, target] =
@@ -33,12 +37,14 @@ export class AttentionExchange {
       this.#resources.integers.set(slices.order, buffers.order / 4);
       kernels.gatherRows(input.attention, buffers.order, buffers.shuffled, input.tokens, hiddenSize);
     }
-    yield tensorGroup.startReduceScatter(
+    const request = tensorGroup.startReduceScatter(
       this.#floats(source, input.tokens),
       this.#floatCounts,
       this.#floats(target, rows),
       'attention',
     );
+    yield reduceScatter(request, 'attention', tensorGroup.rank, this.#floatCounts);
+    clock.enter(Phase.router);
     if (slices.order === undefined)
       kernels.copy(input.hidden + first * hiddenSize * 4, buffers.residual, rows * hiddenSize * 4);
     else kernels.gatherRows(input.hidden, buffers.order + first * 4, buffers.residual, rows, hiddenSize);
@@ -47,11 +53,17 @@ export class AttentionExchange {
   }
 
   /** All-reduce, as schedules without a scattered residual do; returns the residual rows of this rank's contiguous slice. */
-  *allReduce(input: LayerInput, slices: TokenSlices): Generator<CommunicationRequest, number, void> {
-    const { kernels, tensorGroup, hiddenSize, buffers } = this.#resources;
+  *allReduce(input: LayerInput, slices: TokenSlices): LayerSteps<number> {
+    const { kernels, tensorGroup, hiddenSize, buffers, clock } = this.#resources;
+    clock.enter(Phase.router);
     if (tensorGroup.size === 1) return this.#addInPlace(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
-    yield tensorGroup.startAllReduce(this.#floats(input.attention, input.tokens), 'attention');
+    const floats = this.#floats(input.attention, input.tokens);
+    const shard = shardLength(floats.length, tensorGroup.size, tensorGroup.rank);
+    const moved = 4 * (floats.length - shard + shard * (tensorGroup.size - 1));
+    const request = tensorGroup.startAllReduce(floats, 'attention');
+    yield { request, purpose: 'attention', sent: moved, received: moved };
+    clock.enter(Phase.router);
     const offset = first * hiddenSize * 4;
     kernels.copy(input.hidden + offset, buffers.residual, rows * hiddenSize * 4);
     kernels.addRows(buffers.residual, input.attention + offset, rows * hiddenSize);
@@ -60,18 +72,20 @@ export class AttentionExchange {
 
   /** All-gather (undoing the shuffle): residual slices of all ranks -> hidden [T, H]. */
   *allGather(input: LayerInput, slices: TokenSlices): LayerSteps {
-    const { kernels, tensorGroup, hiddenSize, buffers, bytes } = this.#resources;
+    const { kernels, tensorGroup, hiddenSize, buffers, bytes, clock } = this.#resources;
     if (tensorGroup.size === 1) return;
     const rowBytes = hiddenSize * 4;
     slices.counts.forEach((count, rank) => (this.#byteCounts[rank] = count * rowBytes));
     const target = slices.order === undefined ? input.hidden : buffers.shuffled;
     const sent = this.#byteCounts[tensorGroup.rank]!;
-    yield tensorGroup.startAllGather(
+    const request = tensorGroup.startAllGather(
       bytes.subarray(buffers.residual, buffers.residual + sent),
       bytes.subarray(target, target + input.tokens * rowBytes),
       this.#byteCounts,
       'attention',
     );
+    yield allGather(request, 'attention', tensorGroup.rank, this.#byteCounts);
+    clock.enter(Phase.permute);
     if (slices.order !== undefined) kernels.scatterRows(target, buffers.order, input.hidden, input.tokens, hiddenSize);
   }
 

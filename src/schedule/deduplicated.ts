@@ -1,4 +1,6 @@
+import { Phase } from '../timeline/phases.ts';
 import { AttentionExchange, sliceOf } from './attention-exchange.ts';
+import { allToAll } from './collective.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
 import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
@@ -57,7 +59,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   }
 
   *layer(input: LayerInput): LayerSteps {
-    const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats } = this.#resources;
+    const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats, clock } = this.#resources;
     const { layer } = input;
     const slices = this.#slices.choose(input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
@@ -69,10 +71,13 @@ export class DeduplicatedSchedule implements MoeSchedule {
         : slices.order.subarray(first, first + rows).map((token) => input.recordRows[token]!);
     observer.observe(layer, rows, integers, buffers.expertIds / 4, floats, buffers.expertWeights / 4, recordRows);
 
+    clock.enter(Phase.pack);
     this.#routeOwnRows(layer, rows);
     yield* this.#exchangeSizes();
     yield* this.#dispatch(layer, rows);
+    clock.enter(Phase.pack);
     const guests = this.#placeWork(layer, rows);
+    clock.enter(Phase.experts);
     this.#compute(layer, rows, guests);
     yield* this.#combine(rows);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
@@ -107,14 +112,14 @@ export class DeduplicatedSchedule implements MoeSchedule {
 
   /** 2. Every rank learns how many rows and pairs each other rank sends it. */
   *#exchangeSizes(): LayerSteps {
-    const { world, buffers, bytes, integers } = this.#resources;
+    const { world, buffers, bytes, integers, clock } = this.#resources;
     if (world.size === 1) return;
     for (let rank = 0; rank < world.size; rank++) {
       integers[buffers.sizesSent / 4 + 2 * rank] = this.#rowsTo[rank]!;
       integers[buffers.sizesSent / 4 + 2 * rank + 1] = this.#pairsTo[rank]!;
     }
     const length = world.size * 8;
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.sizesSent, buffers.sizesSent + length),
       this.#eight,
       this.#eightAt,
@@ -123,6 +128,8 @@ export class DeduplicatedSchedule implements MoeSchedule {
       this.#eightAt,
       'control',
     );
+    yield allToAll(request, 'control', world.rank, this.#eight, this.#eight);
+    clock.enter(Phase.pack);
     for (let rank = 0; rank < world.size; rank++) {
       this.#rowsFrom[rank] = integers[buffers.sizesReceived / 4 + 2 * rank]!;
       this.#pairsFrom[rank] = integers[buffers.sizesReceived / 4 + 2 * rank + 1]!;
@@ -155,7 +162,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       kernels.gatherRows(buffers.input, list, buffers.send + this.#sendAt[rank]!, count, hiddenSize);
     }
     this.#packRouting(layer);
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.send, buffers.send + sendEnd),
       this.#sendBytes,
       this.#sendAt,
@@ -164,6 +171,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       this.#receiveAt,
       'dispatch',
     );
+    yield allToAll(request, 'dispatch', world.rank, this.#sendBytes, this.#receiveBytes);
   }
 
   #packRouting(layer: number): void {
@@ -252,8 +260,9 @@ export class DeduplicatedSchedule implements MoeSchedule {
 
   /** 6. One row per guest goes back; own rows' sums end up in the first block of `homePartials`. */
   *#combine(rows: number): LayerSteps {
-    const { world, kernels, ownership, hiddenSize, buffers, bytes } = this.#resources;
+    const { world, kernels, ownership, hiddenSize, buffers, bytes, clock } = this.#resources;
     const rowBytes = hiddenSize * 4;
+    clock.enter(Phase.pack);
     if (world.size > 1) {
       let sendEnd = 0;
       let receiveEnd = 0;
@@ -265,7 +274,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
         this.#receiveBytes[rank] = this.#rowsTo[rank]! * rowBytes;
         receiveEnd += this.#receiveBytes[rank]!;
       }
-      yield world.startAllToAll(
+      const request = world.startAllToAll(
         bytes.subarray(buffers.guestPartials, buffers.guestPartials + sendEnd),
         this.#sendBytes,
         this.#sendAt,
@@ -274,6 +283,8 @@ export class DeduplicatedSchedule implements MoeSchedule {
         this.#receiveAt,
         'combine',
       );
+      yield allToAll(request, 'combine', world.rank, this.#sendBytes, this.#receiveBytes);
+      clock.enter(Phase.combine);
       for (let rank = 0; rank < world.size; rank++) {
         const count = this.#rowsTo[rank]!;
         if (count === 0) continue;
@@ -282,6 +293,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
         kernels.scatterRows(buffers.result + this.#receiveAt[rank]!, list, partial, count, hiddenSize);
       }
     }
+    clock.enter(Phase.combine);
     sumTree(kernels, buffers.homePartials, ownership.devices, rows * rowBytes, rows * hiddenSize);
   }
 }

@@ -2,6 +2,7 @@ import type { TransformerBuffers } from '../engine/rank-buffers.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
 import { BalancedSlices } from '../predict/slices.ts';
+import { Phase } from '../timeline/phases.ts';
 import type { LayerInput, ScheduleResources } from './schedule.ts';
 import type { SliceChooser, TokenSlices } from './token-slices.ts';
 
@@ -52,7 +53,9 @@ export class PredictedSlices implements SliceChooser {
       this.#homeBefore.fill(-1);
       this.#homeTwoBefore.fill(-1);
     }
+    this.#resources.clock.enter(Phase.predict);
     this.#predictor.predict(this.#context(input), this.#needs);
+    this.#resources.clock.enter(Phase.slices);
     this.#foldToRanks(tokens);
     this.#balancer.solve(this.#benefit, tokens);
     const { counts } = this.#balancer;

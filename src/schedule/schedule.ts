@@ -1,6 +1,8 @@
-import type { Communicator, CommunicationRequest } from '../comm/communicator.ts';
+import type { Communicator } from '../comm/communicator.ts';
 import type { ExpertBank } from '../engine/expert-bank.ts';
 import type { Kernels } from '../kernels/kernels.ts';
+import type { PhaseClock } from '../timeline/phase-clock.ts';
+import type { Collective } from './collective.ts';
 import type { Ownership } from './ownership.ts';
 import type { RoutingObserver } from './routing-observer.ts';
 
@@ -18,6 +20,7 @@ export interface ScheduleResources {
   ownership: Ownership;
   experts: ExpertBank;
   observer: RoutingObserver;
+  clock: PhaseClock;
   hiddenSize: number;
   topK: number;
   buffers: ScheduleBuffers;
@@ -81,7 +84,7 @@ export interface LayerInput {
  * A layer under way: yields every collective it has started and must see complete before it goes on, so that whoever drives it
  * may do other work meanwhile. Every rank yields the same collectives in the same order.
  */
-export type LayerSteps = Generator<CommunicationRequest, void, void>;
+export type LayerSteps<Result = void> = Generator<Collective, Result, void>;
 
 /**
  * How one MoE layer moves tokens: from partial attention outputs to next-layer hidden rows on every rank of the tensor
