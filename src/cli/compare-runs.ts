@@ -32,7 +32,7 @@ export interface CompareSetup {
   /** On the layout's runs; one rank has nothing to overlap. */
   overlap: boolean;
   /** Of the layout's runs; the one-rank runs are a thread of this process. */
-  transport: Pick<SessionOptions, 'transport' | 'mpi'>;
+  transport: Pick<SessionOptions, 'transport' | 'mpi' | 'link'>;
   /** Where the planned plan was read from. */
   planFile: string | undefined;
 }

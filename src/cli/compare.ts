@@ -10,6 +10,7 @@ import { runComparison, type CompareSetup } from './compare-runs.ts';
 import { renderComparison } from './compare-text.ts';
 import { contiguousPlan } from './contiguous-plan.ts';
 import { renderJson } from './json.ts';
+import { describeLink, linkArgs, readLink } from './link-args.ts';
 import { demoEvaluation, readModel, shortPath, type ModelFacts } from './model-directory.ts';
 import { cacheDirectory, resolvePlan } from './plan-resolution.ts';
 import { greedy, readDocuments, spreadOverLabels, toRequests } from './prompts.ts';
@@ -38,6 +39,7 @@ export const compareVerb: Verb = {
     ...modelArgs,
     ...layoutArgs,
     ...transportArgs,
+    ...linkArgs,
     schedules: {
       type: 'string',
       valueHint: 'A,B',
@@ -81,6 +83,10 @@ export const compareVerb: Verb = {
       command: 'compare --transport mpi --hosts a,b,c,d',
       does: 'a rank on each of four machines (docs/mpi.md)',
     },
+    {
+      command: 'compare --link 100mbit,100us --ranks-per-node 2',
+      does: 'two nodes of two ranks on an emulated slow link: threads that wait as if it were there',
+    },
     { command: 'compare --dp 4 --tp 1 --json', does: 'attention data-parallel, as JSON' },
     {
       command: 'compare ./OLMoE-1B-7B --ranks 8 --schedules dedup,speculative',
@@ -93,6 +99,7 @@ export const compareVerb: Verb = {
 async function compare({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
   const layout = readLayout(flags, transport.ranks ?? defaultRanks);
   transport.assertRanks(ranksOf(layout));
+  const link = readLink(flags, transport.name, ranksOf(layout));
   const schedules = flags.choices('schedules', scheduleNames);
   const predictor = flags.choice('predictor', predictorNames);
   const promptCount = flags.integer('prompt-count', { minimum: 1 });
@@ -140,7 +147,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     stepTokens,
     logits,
     overlap,
-    transport: transport.sessionOptions,
+    transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },
     planFile: resolved?.path,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
@@ -150,7 +157,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
       model: model.name,
       layout,
       transport: transport.name,
-      network: transport.network(runs.hosts),
+      network: link === undefined ? transport.network(runs.hosts) : describeLink(link),
       plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
       repeats,
       overlap,

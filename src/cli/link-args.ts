@@ -1,5 +1,7 @@
 import type { ArgsDef } from 'citty';
 import type { LinkSettings } from '../comm/link-model.ts';
+import type { TransportName } from '../engine/api.ts';
+import { SmoeError } from '../errors.ts';
 import { parseLatency, parseRate } from '../testbed/topology.ts';
 import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
@@ -20,8 +22,8 @@ export const linkArgs: ArgsDef = {
   },
 };
 
-/** --link and --ranks-per-node; undefined without. */
-export function readLink(flags: Flags, ranks: number): LinkSettings | undefined {
+/** --link and --ranks-per-node; undefined without. Only threads can emulate: processes have a real network. */
+export function readLink(flags: Flags, transport: TransportName, ranks: number): LinkSettings | undefined {
   const text = flags.optional('link');
   const ranksPerNode = flags.has('ranks-per-node')
     ? flags.integer('ranks-per-node', { minimum: 1, maximum: mostRanks })
@@ -32,14 +34,19 @@ export function readLink(flags: Flags, ranks: number): LinkSettings | undefined 
       hint: 'give --link RATE,LATENCY too',
     });
   }
+  if (transport !== 'threads') {
+    throw usageError('USAGE_BAD_VALUE', `--link has no meaning with --transport ${transport}`, {
+      hint: 'leave one of the two out; smoe testbed makes shaped links for processes',
+    });
+  }
   const words = text.split(',').map((word) => word.trim());
   if (words.length > 2) {
     throw usageError('USAGE_BAD_VALUE', `--link: ${JSON.stringify(text)} is not RATE,LATENCY`, {
       hint: 'such as 1gbit,50us, or 100mbit alone',
     });
   }
-  const rateMbit = parseRate(words[0]!);
-  const latencyUs = parseLatency(words[1] ?? '0');
+  const rateMbit = named(() => parseRate(words[0]!));
+  const latencyUs = named(() => parseLatency(words[1] ?? '0'));
   if (ranksPerNode >= ranks) {
     throw usageError('USAGE_BAD_VALUE', `--ranks-per-node: ${ranksPerNode} leaves no link between ${ranks} ranks`, {
       hint: 'give fewer than there are ranks',
@@ -50,6 +57,17 @@ export function readLink(flags: Flags, ranks: number): LinkSettings | undefined 
     latencyMs: latencyUs / 1000,
     ranksPerNode,
   };
+}
+
+/** The parsers know nothing of flags. */
+function named<Value>(parse: () => Value): Value {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof SmoeError)) throw error;
+    const { message, hint } = error;
+    throw usageError('USAGE_BAD_VALUE', `--link: ${message}`, hint === undefined ? {} : { hint });
+  }
 }
 
 /** What a report calls the network. */
