@@ -5,6 +5,7 @@
  * Nothing here blocks inside MPI: a blocked rank polls, so that it learns of an abort whatever it waits for. It polls
  * eagerly at first (MPI itself yields the processor), then naps between polls.
  */
+import { readFileSync, unlinkSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { SmoeError } from '../errors.ts';
 import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
@@ -47,6 +48,8 @@ export class MpiEndpoint {
   buffer: SharedArrayBuffer | undefined;
   /** Called for mail that is not about aborting; also while a collective blocks. */
   onMail: (mail: Mail) => void = () => undefined;
+  /** Called with where rank 0 listens for heartbeats. */
+  onHeartbeat: (body: Uint8Array) => void = () => undefined;
   /** Called when a peer says that the run is over. */
   onAbort: () => void = () => undefined;
   private readonly inFlight: Progressing[] = [];
@@ -74,6 +77,7 @@ export class MpiEndpoint {
     this.comm = this.duplicate(world);
     this.mailbox = new MpiMailbox(library, this.duplicate(world));
     this.scratch = new MpiScratchPool(library);
+    unlinkSharedMemory();
   }
 
   /** True once every request started by this rank is complete. */
@@ -132,6 +136,7 @@ export class MpiEndpoint {
     const mails = this.mailbox.poll();
     for (const mail of mails) {
       if (mail.tag === MailTag.abort) this.learnAbort(mail.body);
+      else if (mail.tag === MailTag.heartbeat) this.onHeartbeat(mail.body);
       else this.onMail(mail);
     }
     return mails.length > 0;
@@ -193,6 +198,21 @@ export class MpiEndpoint {
     const copy = handleIn(out);
     library.check(library.mpi.MPI_Comm_set_errhandler(copy, library.errorsReturn), 'making a communicator');
     return copy;
+  }
+}
+
+/**
+ * Takes the names off the shared memory that the ranks of this host exchange through, so that none is left in /dev/shm however
+ * they end. Making the communicators has shown that every rank has mapped it.
+ */
+function unlinkSharedMemory(): void {
+  if (process.platform !== 'linux') return;
+  for (const [path] of readFileSync('/proc/self/maps', 'utf8').matchAll(/\/\S+\/(?:vader|sm)_segment\.\S+$/gm)) {
+    try {
+      unlinkSync(path);
+    } catch {
+      // A peer was faster.
+    }
   }
 }
 

@@ -35,6 +35,16 @@ export function mpirunArguments(topology: Topology, { agent, hostfile }: LaunchF
   ];
 }
 
+/**
+ * For programs that start mpirun themselves when they run on a testbed: the arguments above without the number of ranks;
+ * undefined elsewhere.
+ */
+export function mpirunArgumentsHere(environment: Record<string, string | undefined>): string[] | undefined {
+  const words = environment.SMOE_TESTBED_MPIRUN?.split(' ');
+  const at = words?.indexOf('-np') ?? -1;
+  return at === -1 ? words : words!.toSpliced(at, 2);
+}
+
 /** The argument list that runs `command` on a host, under the host's name. */
 export function onHost(topology: Topology, host: number, command: string[]): string[] {
   return onNamespace(hostNamespace(topology.name, host), command);
