@@ -5,7 +5,6 @@
  * Nothing here blocks inside MPI: a blocked rank polls, so that it learns of an abort whatever it waits for. It polls
  * eagerly at first (MPI itself yields the processor), then naps between polls.
  */
-import { readFileSync, unlinkSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { SmoeError } from '../errors.ts';
 import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
@@ -13,6 +12,7 @@ import type { TrafficCounters } from './communicator.ts';
 import type { MpiLibrary, Region } from './mpi-library.ts';
 import { MailTag, MpiMailbox, type Mail } from './mpi-mailbox.ts';
 import { MpiScratchPool } from './mpi-scratch-pool.ts';
+import { removeSharedNames } from './mpi-shared-names.ts';
 
 export type AbortCode = 'COMM_ABORTED' | 'COMM_MISMATCH';
 
@@ -52,6 +52,7 @@ export class MpiEndpoint {
   onHeartbeat: (body: Uint8Array) => void = () => undefined;
   /** Called when a peer says that the run is over. */
   onAbort: () => void = () => undefined;
+  private readonly restoreSharedNames: () => void;
   private readonly inFlight: Progressing[] = [];
   private abortReason: SmoeError | undefined;
   private skippedLooks = 0;
@@ -77,7 +78,8 @@ export class MpiEndpoint {
     this.comm = this.duplicate(world);
     this.mailbox = new MpiMailbox(library, this.duplicate(world));
     this.scratch = new MpiScratchPool(library);
-    unlinkSharedMemory();
+    // Making the communicators has shown that every rank has mapped what it shares with others.
+    this.restoreSharedNames = removeSharedNames();
   }
 
   /** True once every request started by this rank is complete. */
@@ -173,6 +175,7 @@ export class MpiEndpoint {
 
   /** Collective: shuts MPI down. */
   finalize(): void {
+    this.restoreSharedNames();
     this.library.mpi.MPI_Finalize();
   }
 
@@ -198,21 +201,6 @@ export class MpiEndpoint {
     const copy = handleIn(out);
     library.check(library.mpi.MPI_Comm_set_errhandler(copy, library.errorsReturn), 'making a communicator');
     return copy;
-  }
-}
-
-/**
- * Takes the names off the shared memory that the ranks of this host exchange through, so that none is left in /dev/shm however
- * they end. Making the communicators has shown that every rank has mapped it.
- */
-function unlinkSharedMemory(): void {
-  if (process.platform !== 'linux') return;
-  for (const [path] of readFileSync('/proc/self/maps', 'utf8').matchAll(/\/\S+\/(?:vader|sm)_segment\.\S+$/gm)) {
-    try {
-      unlinkSync(path);
-    } catch {
-      // A peer was faster.
-    }
   }
 }
 

@@ -22,7 +22,7 @@ import { MailTag } from './mpi-mailbox.ts';
 import { everyRank, type Agreement, type MessageToMpiRank } from './mpi-protocol.ts';
 import { endedWithinMs, MpiRankServer } from './mpi-rank-server.ts';
 import { watchOver, type Watch } from './mpi-watch.ts';
-import type { LaunchOptions, RankGroup } from './rank-group.ts';
+import type { LaunchOptions, RankGroup, RunRanksOptions } from './rank-group.ts';
 
 export interface MpiJoinOptions<Event> extends Omit<LaunchOptions<Event>, 'resourceLimits'> {
   /** Rank 0's named values that must be equal on every rank; see `follow` for the others'. */
@@ -81,6 +81,7 @@ export class JoinedProcesses {
    * all others, so that rank 0 can say why.
    */
   follow(agreement: Agreement = {}): Promise<void> {
+    withoutSignalListeners();
     return new Promise((resolve, reject) => {
       const stopAttending = attendWhileIdle(this.endpoint, reject);
       const ends: Promise<void>[] = [];
@@ -117,6 +118,16 @@ export class JoinedProcesses {
     const body = serialize(message);
     for (let peer = 1; peer < this.size; peer++) this.endpoint.mailbox.send(peer, MailTag.message, body);
   }
+}
+
+/** Lets SIGINT and SIGTERM end this process at once, and with it the run, until the returned function is called. */
+function withoutSignalListeners(): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  const listeners = signals.map((signal) => process.listeners(signal));
+  for (const signal of signals) process.removeAllListeners(signal);
+  return () => {
+    signals.forEach((signal, i) => listeners[i].forEach((listener) => process.on(signal, listener)));
+  };
 }
 
 /** Serves one group's rank 0 until it closes the group. */
@@ -172,6 +183,16 @@ class JoinedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Even
     if (to !== everyRank && to !== 0) return;
     const message = deserialize(body) as MessageToMpiRank;
     if (message.type !== 'stop') setImmediate(() => void this.server.handle(message));
+  }
+
+  /** A job blocks the main thread: signals must not wait for a listener that cannot run before its end. */
+  override async runEach(jobs: Job[], options?: RunRanksOptions): Promise<Report[]> {
+    const restore = withoutSignalListeners();
+    try {
+      return await super.runEach(jobs, options);
+    } finally {
+      restore();
+    }
   }
 
   /** A group closed at rest leaves MPI running; any other end leaves that to the end of this process, which mpirun notices. */

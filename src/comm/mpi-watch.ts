@@ -34,9 +34,11 @@ export function watchOver(endpoint: MpiEndpoint, startedBy: StartedBy): Watch {
     const started = new Worker(siblingModule('mpi-watchdog'), { workerData: data });
     worker = started;
     return new Promise((resolve, reject) => {
-      started.once('message', resolve);
       started.once('error', reject);
-      started.unref();
+      started.once('message', (address?: HeartbeatAddress) => {
+        started.unref();
+        resolve(address);
+      });
     });
   };
   const begin = async (): Promise<void> => {
