@@ -5,6 +5,7 @@ import { joinProcesses } from '../comm/mpi-join.ts';
 import { mpiProblem } from '../comm/mpi-rank-group.ts';
 import { transportNames, type SessionOptions, type TransportName } from '../engine/api.ts';
 import { ExitStatus } from '../errors.ts';
+import { mpirunArgumentsHere } from '../testbed/mpi.ts';
 import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
 
@@ -48,9 +49,9 @@ const anyRanks = (): void => undefined;
 /** What the flags and the environment say; throws for what does not go together. Starts nothing. */
 export function readTransport(flags: Flags, environment: Environment = process.env): Transport {
   const name = flags.choice('transport', transportNames);
-  const onTestbed = environment.SMOE_TESTBED_MPIRUN !== undefined;
+  const onTestbed = mpirunArgumentsHere(environment);
   // `smoe testbed --hosts` counts hosts, and its SMOE_HOSTS reaches the command it runs.
-  const countsHosts = onTestbed && /^\d+$/.test(flags.optional('hosts') ?? '');
+  const countsHosts = onTestbed !== undefined && /^\d+$/.test(flags.optional('hosts') ?? '');
   const given = ['hosts', 'hostfile', 'mpirun-args'].filter(
     (flag) => flags.has(flag) && !(flag === 'hosts' && countsHosts),
   );
@@ -82,7 +83,7 @@ export function readTransport(flags: Flags, environment: Environment = process.e
     return { name, sessionOptions: { transport: name }, ranks: started, assertRanks, network: describeHosts };
   }
   const more = flags.has('mpirun-args') ? flags.string('mpirun-args').trim().split(/\s+/) : [];
-  if (given.includes('hosts') || given.includes('hostfile') || !onTestbed) {
+  if (given.includes('hosts') || given.includes('hostfile') || onTestbed === undefined) {
     const hosts = given.includes('hosts') ? flags.list('hosts') : undefined;
     const hostfile = given.includes('hostfile') ? flags.string('hostfile') : undefined;
     const mpi = {
@@ -100,7 +101,7 @@ export function readTransport(flags: Flags, environment: Environment = process.e
   }
   return {
     name,
-    sessionOptions: { transport: name, mpi: { mpirunArguments: [...testbedArguments(environment), ...more] } },
+    sessionOptions: { transport: name, mpi: { mpirunArguments: [...onTestbed, ...more] } },
     ranks: Number(environment.SMOE_TESTBED_RANKS),
     assertRanks: anyRanks,
     network: (hosts) => `testbed ${environment.SMOE_TESTBED}, ${describeHosts(hosts)}`,
@@ -137,13 +138,6 @@ export async function withTransport(
 /** How many ranks "a:2,b" has room for. */
 function slotsOf(hosts: string[]): number {
   return hosts.reduce((sum, host) => sum + Number(/:(\d+)$/.exec(host)?.[1] ?? 1), 0);
-}
-
-/** The testbed's options for mpirun, without the number of ranks, which the layout decides. */
-function testbedArguments({ SMOE_TESTBED_MPIRUN }: Environment): string[] {
-  const words = SMOE_TESTBED_MPIRUN!.split(' ');
-  const at = words.indexOf('-np');
-  return at === -1 ? words : words.toSpliced(at, 2);
 }
 
 function describeHosts(hosts: readonly string[]): string {

@@ -12,6 +12,7 @@ import type { TrafficCounters } from './communicator.ts';
 import type { MpiLibrary, Region } from './mpi-library.ts';
 import { MailTag, MpiMailbox, type Mail } from './mpi-mailbox.ts';
 import { MpiScratchPool } from './mpi-scratch-pool.ts';
+import { removeSharedNames } from './mpi-shared-names.ts';
 
 export type AbortCode = 'COMM_ABORTED' | 'COMM_MISMATCH';
 
@@ -47,8 +48,11 @@ export class MpiEndpoint {
   buffer: SharedArrayBuffer | undefined;
   /** Called for mail that is not about aborting; also while a collective blocks. */
   onMail: (mail: Mail) => void = () => undefined;
+  /** Called with where rank 0 listens for heartbeats. */
+  onHeartbeat: (body: Uint8Array) => void = () => undefined;
   /** Called when a peer says that the run is over. */
   onAbort: () => void = () => undefined;
+  private readonly restoreSharedNames: () => void;
   private readonly inFlight: Progressing[] = [];
   private abortReason: SmoeError | undefined;
   private skippedLooks = 0;
@@ -74,6 +78,8 @@ export class MpiEndpoint {
     this.comm = this.duplicate(world);
     this.mailbox = new MpiMailbox(library, this.duplicate(world));
     this.scratch = new MpiScratchPool(library);
+    // Making the communicators has shown that every rank has mapped what it shares with others.
+    this.restoreSharedNames = removeSharedNames();
   }
 
   /** True once every request started by this rank is complete. */
@@ -132,6 +138,7 @@ export class MpiEndpoint {
     const mails = this.mailbox.poll();
     for (const mail of mails) {
       if (mail.tag === MailTag.abort) this.learnAbort(mail.body);
+      else if (mail.tag === MailTag.heartbeat) this.onHeartbeat(mail.body);
       else this.onMail(mail);
     }
     return mails.length > 0;
@@ -168,6 +175,7 @@ export class MpiEndpoint {
 
   /** Collective: shuts MPI down. */
   finalize(): void {
+    this.restoreSharedNames();
     this.library.mpi.MPI_Finalize();
   }
 

@@ -15,3 +15,9 @@ export function sizeInsideMpi(environment: Record<string, string | undefined> = 
   const size = environment.OMPI_COMM_WORLD_SIZE ?? (environment.PMIX_RANK && environment.SLURM_NTASKS);
   return size === undefined ? undefined : Number(size);
 }
+
+/** This process among those started on the same host, where the launcher says so. */
+export function localRankInsideMpi(environment: Record<string, string | undefined> = process.env): number | undefined {
+  const rank = environment.OMPI_COMM_WORLD_LOCAL_RANK ?? environment.SLURM_LOCALID;
+  return rank === undefined ? undefined : Number(rank);
+}

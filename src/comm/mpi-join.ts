@@ -21,7 +21,8 @@ import { loadMpi } from './mpi-library.ts';
 import { MailTag } from './mpi-mailbox.ts';
 import { everyRank, type Agreement, type MessageToMpiRank } from './mpi-protocol.ts';
 import { endedWithinMs, MpiRankServer } from './mpi-rank-server.ts';
-import type { LaunchOptions, RankGroup } from './rank-group.ts';
+import { watchOver, type Watch } from './mpi-watch.ts';
+import type { LaunchOptions, RankGroup, RunRanksOptions } from './rank-group.ts';
 
 export interface MpiJoinOptions<Event> extends Omit<LaunchOptions<Event>, 'resourceLimits'> {
   /** Rank 0's named values that must be equal on every rank; see `follow` for the others'. */
@@ -44,6 +45,7 @@ export class JoinedProcesses {
   readonly size: number;
   private readonly endpoint: MpiEndpoint;
   private readonly groups: { failedHard: boolean }[] = [];
+  private readonly watch: Watch;
   private left = false;
 
   constructor() {
@@ -55,6 +57,7 @@ export class JoinedProcesses {
     this.endpoint = new MpiEndpoint(loadMpi());
     this.rank = this.endpoint.rank;
     this.size = this.endpoint.size;
+    this.watch = watchOver(this.endpoint, 'joined');
   }
 
   /** On rank 0: the group of all processes, once every rank is ready. */
@@ -65,6 +68,7 @@ export class JoinedProcesses {
         exitStatus: ExitStatus.usage,
       });
     }
+    await this.watch.ready;
     this.tellFollowers({ type: 'open' });
     const group = new JoinedRankGroup<Job, Report, Event>(new MpiEndpoint(this.endpoint.library), options);
     this.groups.push(group);
@@ -77,6 +81,7 @@ export class JoinedProcesses {
    * all others, so that rank 0 can say why.
    */
   follow(agreement: Agreement = {}): Promise<void> {
+    withoutSignalListeners();
     return new Promise((resolve, reject) => {
       const stopAttending = attendWhileIdle(this.endpoint, reject);
       const ends: Promise<void>[] = [];
@@ -84,10 +89,11 @@ export class JoinedProcesses {
         const message = deserialize(body) as MessageToFollower;
         setImmediate(() => {
           if (message.type === 'open') {
-            ends.push(followGroup(new MpiEndpoint(this.endpoint.library), agreement));
+            ends.push(followGroup(new MpiEndpoint(this.endpoint.library), agreement, this.watch.ready));
             return;
           }
           stopAttending();
+          this.watch.stop();
           void Promise.all(ends).then(() => {
             this.endpoint.finalize();
             resolve();
@@ -102,6 +108,7 @@ export class JoinedProcesses {
     if (this.left) return;
     this.left = true;
     if (this.groups.some(({ failedHard }) => failedHard)) return;
+    this.watch.stop();
     this.tellFollowers({ type: 'leave' });
     while (!this.endpoint.mailbox.settle());
     this.endpoint.finalize();
@@ -113,16 +120,25 @@ export class JoinedProcesses {
   }
 }
 
+/** Lets SIGINT and SIGTERM end this process at once, and with it the run, until the returned function is called. */
+function withoutSignalListeners(): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  const listeners = signals.map((signal) => process.listeners(signal));
+  for (const signal of signals) process.removeAllListeners(signal);
+  return () => {
+    signals.forEach((signal, i) => listeners[i].forEach((listener) => process.on(signal, listener)));
+  };
+}
+
 /** Serves one group's rank 0 until it closes the group. */
-function followGroup(endpoint: MpiEndpoint, agreement: Agreement): Promise<void> {
+async function followGroup(endpoint: MpiEndpoint, agreement: Agreement, watched: Promise<void>): Promise<void> {
   const server = new MpiRankServer(endpoint, (message) => {
     endpoint.mailbox.send(0, MailTag.message, serialize(message));
   });
   const stopAttending = attendWhileIdle(endpoint, () => endpoint.kill());
   // Rank 0 ends, and with it all; a scheduler that leaves the others running is not waited for.
   endpoint.onAbort = () => void setTimeout(() => endpoint.kill(), endedWithinMs).unref();
-  server.introduce();
-  return new Promise((resolve) => {
+  await new Promise<void>((resolve) => {
     endpoint.onMail = ({ body }) => {
       const message = deserialize(body) as MessageToMpiRank;
       setImmediate(() => {
@@ -136,6 +152,7 @@ function followGroup(endpoint: MpiEndpoint, agreement: Agreement): Promise<void>
         }
       });
     };
+    void watched.then(() => server.introduce());
   });
 }
 
@@ -166,6 +183,16 @@ class JoinedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Even
     if (to !== everyRank && to !== 0) return;
     const message = deserialize(body) as MessageToMpiRank;
     if (message.type !== 'stop') setImmediate(() => void this.server.handle(message));
+  }
+
+  /** A job blocks the main thread: signals must not wait for a listener that cannot run before its end. */
+  override async runEach(jobs: Job[], options?: RunRanksOptions): Promise<Report[]> {
+    const restore = withoutSignalListeners();
+    try {
+      return await super.runEach(jobs, options);
+    } finally {
+      restore();
+    }
   }
 
   /** A group closed at rest leaves MPI running; any other end leaves that to the end of this process, which mpirun notices. */

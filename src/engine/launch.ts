@@ -3,11 +3,13 @@ import { isInsideMpi } from '../comm/mpi-environment.ts';
 import { joinProcesses } from '../comm/mpi-join.ts';
 import { launchMpiRanks } from '../comm/mpi-rank-group.ts';
 import { launchRanks, type LaunchOptions, type RankGroup } from '../comm/rank-group.ts';
+import { planHash } from './agreement.ts';
 import type { SessionOptions } from './api.ts';
 import type { RankData, RankEvent, RankJob, RankReport } from './rank-protocol.ts';
 
 export function startRanks(
   { transport, mpi = {}, link }: SessionOptions,
+  modelFingerprint: string,
   size: number,
   data: RankData,
   onEvent: (event: RankEvent) => void,
@@ -19,5 +21,8 @@ export function startRanks(
     onEvent,
   };
   if (transport === 'threads') return launchRanks({ ...options, link });
-  return isInsideMpi() ? joinProcesses().launch(options) : launchMpiRanks({ ...options, ...mpi });
+  const agreement = { model: modelFingerprint, plan: planHash(data.plan) };
+  return isInsideMpi()
+    ? joinProcesses().launch({ ...options, agreement })
+    : launchMpiRanks({ ...options, ...mpi, agreement });
 }

@@ -54,7 +54,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     cachePositions: options.cachePositions,
   };
   let onEvent: (event: RankEvent) => void = () => {};
-  const group = await startRanks(options, ranks, data, (event) => onEvent(event));
+  const group = await startRanks(options, fingerprint, ranks, data, (event) => onEvent(event));
   return new RankSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
 }
 
