@@ -27,6 +27,7 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
   seedArgs,
   stepArgs,
@@ -107,6 +108,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
   };
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
+  const overlap = readOverlap(flags);
   const json = flags.boolean('json');
 
   const model = readModel(flags);
@@ -157,7 +159,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
       requests: [request],
       logits: 'none',
       recordRouting: false,
-      overlap: flags.boolean('overlap'),
+      overlap,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));
         show(visible.push(decoder.push(event.token)));
