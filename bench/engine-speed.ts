@@ -150,7 +150,7 @@ const job: RankJob = {
   placement: Int32Array.of(0),
   firstRecordRow: Int32Array.of(0),
   recordRouting: false,
-  overlap: false,
+  overlap: [],
   logits: 'none',
   streaming: false,
   timelineSteps: 0,

@@ -1,4 +1,4 @@
-import type { Layout, RunReport, ScheduleName } from '../engine/api.ts';
+import type { Layout, OverlapName, RunReport, ScheduleName } from '../engine/api.ts';
 import type { PredictorName } from '../plan/plan.ts';
 import { planRoleOf, type CompareRuns, type PlanRole, type ScheduleRuns } from './compare-runs.ts';
 import { recommend, type Recommendation } from './compare-recommendation.ts';
@@ -46,7 +46,7 @@ export interface CompareReport {
   promptTokens: number;
   generatedTokens: number;
   repeats: number;
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   schedules: ScheduleReport[];
   /** Token ids of all schedules and of the one-rank runs. */
   outputsIdentical: boolean;
@@ -63,7 +63,7 @@ export interface CompareFacts {
   network: string;
   plan: string;
   repeats: number;
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   predictor: PredictorName;
   solvers: Record<PlanRole, string>;
 }

@@ -2,6 +2,7 @@ import type {
   GenerationRequest,
   Layout,
   LogitsKept,
+  OverlapName,
   RunOptions,
   RunReport,
   ScheduleName,
@@ -30,7 +31,7 @@ export interface CompareSetup {
   stepTokens: number;
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs; one rank has nothing to overlap. */
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   /** Of the layout's runs; the one-rank runs are a thread of this process. */
   transport: Pick<SessionOptions, 'transport' | 'mpi' | 'link'>;
   /** Where the planned plan was read from. */

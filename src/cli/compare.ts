@@ -24,6 +24,7 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
   stepArgs,
 } from './shared-args.ts';
@@ -113,7 +114,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const repeats = flags.integer('repeats', { minimum: 1 });
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
-  const overlap = flags.boolean('overlap');
+  const overlap = readOverlap(flags);
 
   const model = readModel(flags);
   assertComparable(layout, model);

@@ -27,6 +27,7 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
   seedArgs,
   stepArgs,
@@ -110,6 +111,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
   };
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
+  const overlap = readOverlap(flags);
   const json = flags.boolean('json');
 
   const model = readModel(flags);
@@ -161,7 +163,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
       requests: [request],
       logits: 'none',
       recordRouting: false,
-      overlap: flags.boolean('overlap'),
+      overlap,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));
         show(visible.push(decoder.push(event.token)));

@@ -15,6 +15,16 @@ export interface Layout {
 export const scheduleNames = ['deepspeed-moe', 'alltoallv', 'dedup', 'speculative'] as const;
 export type ScheduleName = (typeof scheduleNames)[number];
 
+/**
+ * What may be computed while something is on its way (docs/overlap.md). None changes a bit.
+ * - `prepare`: a layer's slices, while the rows before it are being gathered;
+ * - `gather`: projections of gathered rows, while others arrive;
+ * - `microbatch`: one half of a step, while the other half communicates.
+ */
+export const overlapNames = ['prepare', 'gather', 'microbatch'] as const;
+export type OverlapName = (typeof overlapNames)[number];
+export const defaultOverlap: readonly OverlapName[] = ['prepare'];
+
 export interface SamplingOptions {
   /** 0 = greedy. */
   temperature: number;
@@ -78,8 +88,8 @@ export interface RunOptions {
   requests: GenerationRequest[];
   logits: LogitsKept;
   recordRouting: boolean;
-  /** Compute one half of each step's tokens while the other half communicates; default off. No bit changes. */
-  overlap?: boolean;
+  /** Default `defaultOverlap`. */
+  overlap?: readonly OverlapName[];
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
   placement?: Int32Array;
   /** Called as tokens are made, in order within a request. */

@@ -73,6 +73,12 @@ export class ExpertBank {
     this.#kernels.matmul(normalized, hiddenSize, rows, weights.router, logits, experts);
   }
 
+  /** The router ahead of time, on rows that are not yet this layer's: returns a pointer to logits [rows, N]. */
+  pregateLogits(layer: number, hidden: number, rows: number, normalized: number): number {
+    this.routerLogits(layer, hidden, rows, normalized, this.#buffers.routerLogits);
+    return this.#buffers.routerLogits;
+  }
+
   /** Norm, router and top-k: ids and weights [rows, k], ascending expert id within a row. */
   normalizeAndRoute(
     layer: number,

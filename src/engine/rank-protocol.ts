@@ -2,7 +2,7 @@ import type { Purpose } from '../comm/communicator.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingChunk } from '../schedule/routing-observer.ts';
 import type { RankTimeline } from '../timeline/rank-timeline.ts';
-import type { FinishReason, GenerationRequest, Layout, LogitsKept, ScheduleName } from './api.ts';
+import type { FinishReason, GenerationRequest, Layout, LogitsKept, OverlapName, ScheduleName } from './api.ts';
 
 /** What a rank is started with. */
 export interface RankData {
@@ -33,8 +33,7 @@ export interface RankJob {
   /** [request] first row in the routing record; every request has prompt + maxNewTokens rows. */
   firstRecordRow: Int32Array;
   recordRouting: boolean;
-  /** Run layers as two micro-batches that hide each other's communication. */
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;

@@ -87,14 +87,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     const made = resources.map((own) =>
       createSchedule(job.schedule, own, () => {
         const predictor = createPredictor(job.predictor, data.plan);
-        return new PredictedSlices(
-          own,
-          buffers.transformer,
-          data.plan,
-          part.dataParallelRank,
-          predictor,
-          data.stepTokens,
-        );
+        return new PredictedSlices(own, data.plan, part.dataParallelRank, predictor, data.stepTokens);
       }),
     ) as [MoeSchedule, MoeSchedule];
     schedules.set(key, made);

@@ -10,6 +10,7 @@ import { RequestPlacer } from '../predict/placement.ts';
 import { phaseTimes } from '../timeline/phase-times.ts';
 import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
+import { defaultOverlap } from './api.ts';
 import type {
   GenerationRequest,
   RequestOutput,
@@ -150,7 +151,7 @@ class RankSession implements Session {
       placement,
       firstRecordRow,
       recordRouting: options.recordRouting,
-      overlap: options.overlap ?? false,
+      overlap: options.overlap ?? defaultOverlap,
       logits: options.logits,
       streaming: options.onToken !== undefined,
       timelineSteps: options.timelineSteps ?? 0,

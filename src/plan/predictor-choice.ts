@@ -15,7 +15,7 @@ export type PredictorRecall = Partial<Record<LayerPredictorName, Float64Array>>;
 export function measureTablePredictors(plan: Plan, trace: RoutingTrace): PredictorRecall {
   const recall: PredictorRecall = {};
   for (const predictor of [createTokenPredictor(plan), createTransitionPredictor(plan)]) {
-    const needs = new Float32Array(trace.length * plan.devices);
+    const needs = new Uint8Array(trace.length * plan.devices);
     const ofLayer = new Float64Array(plan.layers);
     let homeBefore = new Int16Array(trace.length).fill(-1);
     let homeTwoBefore = new Int16Array(trace.length).fill(-1);

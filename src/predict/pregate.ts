@@ -1,5 +1,6 @@
 import type { Plan } from '../plan/plan.ts';
-import type { DevicePredictor } from './predictor.ts';
+import { certainNeed, type DevicePredictor } from './predictor.ts';
+import { createTokenPredictor } from './token.ts';
 
 /**
  * Width of the doubt around the k-th logit, in mean absolute deviations of the token's logits: experts further above are taken as
@@ -9,17 +10,24 @@ const doubtWidth = 1;
 
 /**
  * Runs the layer's own router ahead of time, on the layer's input, and takes its choice with a soft margin: p_e rises from 0 to 1 around
- * the k-th logit, and device d is needed with probability 1 - prod over its experts of (1 - p_e). Uses only operations
- * that give the same bits on every host.
+ * the k-th logit, and device d is needed with probability 1 - prod over its experts of (1 - p_e). Layer 0, whose input knows
+ * nothing of the text before the token, takes the token table, or no prediction when the plan has none.
  */
 export function createPregatePredictor(plan: Plan): DevicePredictor {
   const { devices, experts, topK, expertOwner } = plan;
   const largest = new Float64Array(topK + 1);
   const spared = new Float64Array(devices);
+  const firstLayer = plan.prediction === undefined ? undefined : createTokenPredictor(plan);
   return {
     name: 'pregate',
+    atHome: (layer) => layer > 0,
     predict(context, needs) {
       const { layer, tokens } = context;
+      if (layer === 0) {
+        needs.fill(0, 0, tokens * devices);
+        firstLayer?.predict(context, needs);
+        return;
+      }
       const logits = context.pregateLogits();
       for (let token = 0; token < tokens; token++) {
         const row = token * experts;
@@ -30,7 +38,9 @@ export function createPregatePredictor(plan: Plan): DevicePredictor {
           const chosen = softStep(logits[row + expert]! - boundary, width);
           if (chosen > 0) spared[expertOwner[layer * experts + expert]!]! *= 1 - chosen;
         }
-        for (let device = 0; device < devices; device++) needs[token * devices + device] = 1 - spared[device]!;
+        for (let device = 0; device < devices; device++) {
+          needs[token * devices + device] = Math.round((1 - spared[device]!) * certainNeed);
+        }
       }
     },
   };

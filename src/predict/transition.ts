@@ -13,6 +13,7 @@ export function createTransitionPredictor(plan: Plan): DevicePredictor {
   const firstLayer = createTokenPredictor(plan);
   return {
     name: 'transition',
+    atHome: () => false,
     predict(context, needs) {
       const { layer, tokens, homeBefore, homeTwoBefore } = context;
       if (layer === 0) {
@@ -25,7 +26,7 @@ export function createTransitionPredictor(plan: Plan): DevicePredictor {
         const before = Math.max(0, homeBefore[token]!);
         const twoBefore = Math.max(0, homeTwoBefore[token]!);
         const row = (table + before * devices + twoBefore) * devices;
-        for (let device = 0; device < devices; device++, at++) needs[at] = transitionNeeds[row + device]! / 255;
+        for (let device = 0; device < devices; device++, at++) needs[at] = transitionNeeds[row + device]!;
       }
     },
   };

@@ -1,10 +1,10 @@
 import { Phase } from '../timeline/phases.ts';
-import { AttentionExchange, sliceOf } from './attention-exchange.ts';
+import { AttentionExchange, roundUp } from './attention-exchange.ts';
 import { allToAll } from './collective.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
 import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
-import type { SliceChooser } from './token-slices.ts';
+import { sliceOf, type SliceChooser, type TokenSlices } from './token-slices.ts';
 
 /** Bytes of a dispatched row's routing: one uint16 count per row; per (row, expert) pair a f32 weight and a uint16 id. */
 export const routingBytesPerRow = 2;
@@ -36,6 +36,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   readonly #receiveAt: Int32Array;
   readonly #eight: Int32Array;
   readonly #eightAt: Int32Array;
+  #chosen: TokenSlices;
 
   constructor(name: string, resources: ScheduleResources, slices: SliceChooser) {
     const ranks = resources.world.size;
@@ -44,6 +45,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#slices = slices;
     this.#attention = new AttentionExchange(resources);
     this.#work = new ExpertWork(resources);
+    this.#chosen = { order: undefined, counts: new Int32Array(resources.tensorGroup.size) };
     this.#halves = new Uint16Array(resources.bytes.buffer);
     this.#serving = new Int32Array(resources.topK);
     this.#rowsTo = new Int32Array(ranks);
@@ -58,14 +60,22 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#eightAt = Int32Array.from({ length: ranks }, (_, rank) => rank * 8);
   }
 
+  attentionOrder(input: LayerInput): number | undefined {
+    const { integers, buffers } = this.#resources;
+    this.#chosen = this.#slices.choose(input.layer, input);
+    if (this.#chosen.order === undefined) return undefined;
+    integers.set(this.#chosen.order, buffers.order / 4);
+    return buffers.order;
+  }
+
   *layer(input: LayerInput): LayerSteps {
     const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats, clock } = this.#resources;
     const { layer } = input;
-    const slices = this.#slices.choose(input);
+    const slices = this.#chosen;
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     const residual = yield* this.#attention.reduceScatter(input, slices);
     experts.normalizeAndRoute(layer, residual, rows, buffers.input, buffers.expertIds, buffers.expertWeights);
-    const recordRows =
+    const recordRows = (): Int32Array =>
       slices.order === undefined
         ? input.recordRows.subarray(first, first + rows)
         : slices.order.subarray(first, first + rows).map((token) => input.recordRows[token]!);
@@ -81,7 +91,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#compute(layer, rows, guests);
     yield* this.#combine(rows);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
-    yield* this.#attention.allGather(input, slices);
+    yield* this.#attention.allGather(input, slices, this.#slices);
   }
 
   /** 1. Which ranks each own row goes to: row lists, sizes, and the count of own pairs. */
@@ -296,8 +306,4 @@ export class DeduplicatedSchedule implements MoeSchedule {
     clock.enter(Phase.combine);
     sumTree(kernels, buffers.homePartials, ownership.devices, rows * rowBytes, rows * hiddenSize);
   }
-}
-
-function roundUp(value: number, multiple: number): number {
-  return Math.ceil(value / multiple) * multiple;
 }

@@ -1,10 +1,10 @@
 import { Phase } from '../timeline/phases.ts';
-import { AttentionExchange, sliceOf } from './attention-exchange.ts';
+import { AttentionExchange } from './attention-exchange.ts';
 import { allToAll } from './collective.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
 import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
-import { ContiguousSlices } from './token-slices.ts';
+import { ContiguousSlices, sliceOf } from './token-slices.ts';
 
 /**
  * One row per (token, expert): all-reduce of attention outputs, dispatch, unweighted expert outputs come back and are
@@ -67,14 +67,16 @@ export class ExpertRowSchedule implements MoeSchedule {
     this.#sizeAt = Int32Array.from({ length: ranks }, (_, rank) => rank * blocks * 4);
   }
 
+  attentionOrder(): undefined {}
+
   *layer(input: LayerInput): LayerSteps {
     const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats, clock } = this.#resources;
     const { layer } = input;
-    const slices = this.#slices.choose(input);
+    const slices = this.#slices.choose(layer, input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     const residual = yield* this.#attention.allReduce(input, slices);
     experts.normalizeAndRoute(layer, residual, rows, buffers.input, buffers.expertIds, buffers.expertWeights);
-    const recordRows = input.recordRows.subarray(first, first + rows);
+    const recordRows = (): Int32Array => input.recordRows.subarray(first, first + rows);
     observer.observe(layer, rows, integers, buffers.expertIds / 4, floats, buffers.expertWeights / 4, recordRows);
 
     clock.enter(Phase.pack);
@@ -88,7 +90,7 @@ export class ExpertRowSchedule implements MoeSchedule {
     clock.enter(Phase.combine);
     sumTree(kernels, buffers.homePartials, this.#resources.ownership.devices, rows * hiddenSize * 4, rows * hiddenSize);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
-    yield* this.#attention.allGather(input, slices);
+    yield* this.#attention.allGather(input, slices, this.#slices);
   }
 
   /** 1. Rows per (rank, expert block). */

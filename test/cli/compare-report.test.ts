@@ -14,7 +14,7 @@ const facts: CompareFacts = {
   network: 'shared memory',
   plan: 'models/demo/plan-4.json',
   repeats: 3,
-  overlap: false,
+  overlap: [],
   predictor: 'combined',
   solvers: { contiguous: 'contiguous', planned: 'hypergraph' },
 };

@@ -18,7 +18,7 @@ const setup: CompareSetup = {
   repeats: 2,
   stepTokens: 8,
   logits: 'sampled',
-  overlap: false,
+  overlap: [],
   transport: { transport: 'mpi' },
   planFile: 'plan.json',
 };
