@@ -16,6 +16,8 @@ export interface RecordingOptions {
   /** What the trace says of itself. */
   source: string;
   stepTokens: number;
+  /** Keep routing weights; true when left out. */
+  weights?: boolean;
   /** Threads of this process when not given. */
   transport?: Transport;
   /** As many as the transport's hosts call for, else as cores, when not given. */
@@ -26,7 +28,7 @@ export interface RecordingOptions {
 
 /** Runs the requests, attention data-parallel over this machine's cores, and writes their routing. Returns rows written. */
 export async function recordRouting(options: RecordingOptions): Promise<number> {
-  const { model, requests, stepTokens, transport, onProgress, signal } = options;
+  const { model, requests, stepTokens, weights = true, transport, onProgress, signal } = options;
   const ranks =
     options.ranks ??
     transport?.ranks ??
@@ -57,9 +59,10 @@ export async function recordRouting(options: RecordingOptions): Promise<number> 
         recordRouting: true,
         signal,
       });
-      writer ??= new TraceWriter(options.out, trace!.model, trace!.weights !== undefined);
+      const kept = weights ? trace!.weights : undefined;
+      writer ??= new TraceWriter(options.out, trace!.model, kept !== undefined);
       const offset = firstRequest;
-      writer.append({ ...trace!, request: trace!.request.map((request) => request + offset) });
+      writer.append({ ...trace!, weights: kept, request: trace!.request.map((request) => request + offset) });
       firstRequest += part.length;
       rows += trace!.length;
       done += part.reduce((sum, request) => sum + positionsOf(request), 0);

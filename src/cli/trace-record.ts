@@ -33,6 +33,10 @@ export const traceRecordVerb: Verb = {
       default: '1',
       description: 'Tokens generated after each text; the last is never routed, so 1 records the text alone',
     },
+    'sets-only': {
+      type: 'boolean',
+      description: 'Leave out routing weights, most of the size; of all solvers only exflow looks at them',
+    },
     ...stepArgs,
     ranks: {
       type: 'string',
@@ -78,6 +82,7 @@ async function record({ flags, console, signal }: VerbContext, transport: Transp
     out,
     source: shortPath(text),
     stepTokens,
+    weights: !flags.boolean('sets-only'),
     transport,
     ...(flags.has('ranks') ? { ranks: flags.integer('ranks', { minimum: 1, maximum: mostRanks }) } : {}),
     onProgress: (done, total) => console.progress(`recording: ${done} of ${total} tokens`),
