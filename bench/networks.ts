@@ -9,17 +9,31 @@
  * report is made by `node dist/bench/networks-report.js`.
  */
 import { existsSync, mkdirSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { calibrate } from '../src/calibrate/calibration.ts';
+import { demoDirectory, demoProfile } from '../src/cli/model-directory.ts';
+import { readDocuments } from '../src/cli/prompts.ts';
 import { mpiProblem } from '../src/comm/mpi-rank-group.ts';
+import { loadTokenizer } from '../src/model/tokenizer.ts';
 import { requireTopology, thisMachine } from '../src/testbed/requirements.ts';
 import { withTestbed } from '../src/testbed/testbed.ts';
 import { machine } from './machine.ts';
-import { cellName, cellsOf, layouts, networks, topologyOf, type Cell, type Network } from './networks/matrix.ts';
+import {
+  cellName,
+  cellsOf,
+  layouts,
+  networks,
+  ranks,
+  topologyOf,
+  transportName,
+  type Cell,
+  type Network,
+} from './networks/matrix.ts';
 import { makeReferences, measureCells, type MeasureOptions } from './networks/measure.ts';
-import { makePlans, planHashes } from './networks/plans.ts';
+import { demoModel, makePlans, planHashes } from './networks/plans.ts';
 import { readResults, upsert, writeResults, type Results } from './networks/results.ts';
 
 const stepTokens = 512;
@@ -74,7 +88,7 @@ function openResults(): Results {
   if (existing === undefined || flags.overwrite === true) {
     mkdirSync(dirname(flags.out), { recursive: true });
     const facts = { machine: machine(), repeats, matrix, stepTokens, plans };
-    return { version: 1, ...facts, references: {}, networks: [], cells: [] };
+    return { version: 1, ...facts, references: {}, calibrations: {}, networks: [], cells: [] };
   }
   if (flags.resume !== true) throw new Error(`${flags.out} exists: --resume goes on with it, --overwrite begins anew`);
   const differs = (what: string): Error => new Error(`${flags.out} is of ${what}: --overwrite begins anew`);
@@ -94,6 +108,22 @@ function measureOptions(results: Results, cells: Cell[], deadline: number): Meas
     ...{ results, resultsPath: flags.out, plansDirectory: flags.plans },
     ...{ cells, repeats, deadline, onProgress: progress, signal: interrupted.signal },
   };
+}
+
+/** Rates of the engine on this machine and cost of its exchanges without a network; once for each transport. */
+async function calibrateFor(results: Results, cells: Cell[]): Promise<void> {
+  const { config, fingerprint } = demoModel();
+  const text = readDocuments(demoProfile).map((document) => document.text);
+  const tokens = loadTokenizer(demoDirectory).encode(text.slice(0, 20).join('\n'));
+  for (const transport of new Set(cells.map((cell) => transportName(cell.network)))) {
+    if (results.calibrations[transport] !== undefined) continue;
+    results.calibrations[transport] = await calibrate({
+      ...{ modelDirectory: demoDirectory, config, modelFingerprint: fingerprint, tokens, transport },
+      ...{ cores: availableParallelism(), ranks, repeats: 5, signal: interrupted.signal },
+      onProgress: (what) => progress(`calibrating, ${transport}: ${what}`),
+    });
+    writeResults(flags.out, results);
+  }
 }
 
 /** Runs this recipe once more, on the first host of the network's testbed. */
@@ -143,6 +173,7 @@ async function main(): Promise<void> {
   let results = openResults();
   const deadline = started + Number(flags.budget) * 60_000;
   await makeReferences(measureOptions(results, cells, deadline));
+  await calibrateFor(results, remaining(results, cells));
   for (const network of new Set(cells.map((cell) => cell.network))) {
     const left = remaining(results, cells).filter((cell) => cell.network === network);
     if (left.length === 0 || Date.now() > deadline) continue;

@@ -60,6 +60,10 @@ export function linkOf({ ranksPerNode, rateMbit, latencyUs }: Network): LinkSett
   };
 }
 
+export function transportName({ kind }: Network): 'threads' | 'mpi' {
+  return kind === 'testbed' ? 'mpi' : 'threads';
+}
+
 export interface NamedLayout extends Layout {
   name: string;
 }

@@ -5,6 +5,8 @@ import type { GenerationRequest, Layout, LogitsKept, RunReport, Session, Session
 import { openSession } from '../../src/engine/session.ts';
 import { readPlan } from '../../src/plan/plan-file.ts';
 import { SeededRandom } from '../../src/plan/seeded-random.ts';
+import { sumOfPhases } from '../../src/timeline/phase-times.ts';
+import { phaseNames, type PhaseName } from '../../src/timeline/phases.ts';
 import { evaluationRequests } from '../evaluation-requests.ts';
 import { median } from '../machine.ts';
 import {
@@ -164,11 +166,18 @@ function firstResult({ name, plan, schedule }: Setup, report: RunReport, referen
     prefillSteps: steps.length - decodeSteps,
     decodeSteps,
     bitIdentical: report.logitsSha256 === reference.logitsSha256 && report.outputSha256 === reference.outputSha256,
-    samples: { e2eMs: [], ttftMs: [], tpotMs: [], prefillStepsMs: [], decodeStepsMs: [], computeMs: [] },
+    samples: {
+      ...{ e2eMs: [], ttftMs: [], tpotMs: [], prefillStepsMs: [], decodeStepsMs: [], computeMs: [] },
+      ...{ rankMs: [], predictMs: [], shuffleMs: [] },
+    },
   };
 }
 
-function addSample(result: SetupResult, { outputs, steps, outputSha256 }: RunReport, reference: Reference): void {
+function addSample(
+  result: SetupResult,
+  { outputs, steps, phases, outputSha256 }: RunReport,
+  reference: Reference,
+): void {
   const { samples } = result;
   const middle = (field: 'e2eMs' | 'ttftMs' | 'tpotMs'): number =>
     rounded(median(outputs.map((output) => output[field])), 3);
@@ -182,6 +191,13 @@ function addSample(result: SetupResult, { outputs, steps, outputSha256 }: RunRep
   samples.prefillStepsMs.push(rounded(total(false), 3));
   samples.decodeStepsMs.push(rounded(total(true), 3));
   samples.computeMs.push(rounded(steps.reduce((sum, { computeMs }) => sum + computeMs, 0), 3));
+  const meanOf = (names: readonly PhaseName[]): number => {
+    const sums = phases.map((times) => sumOfPhases(times.prefill, names) + sumOfPhases(times.decode, names));
+    return rounded(sums.reduce((sum, own) => sum + own, 0) / phases.length, 3);
+  };
+  samples.rankMs.push(meanOf(phaseNames));
+  samples.predictMs.push(meanOf(['predict']));
+  samples.shuffleMs.push(meanOf(['slices', 'permute']));
   if (outputSha256 !== reference.outputSha256) result.bitIdentical = false;
 }
 

@@ -1,5 +1,6 @@
 /** The file of results: written after every cell, raw samples kept, read again to go on and to report. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import type { Calibration } from '../../src/calibrate/calibration.ts';
 import type { RunReport } from '../../src/engine/api.ts';
 import type { PathMeasurement } from '../../src/testbed/measure.ts';
 import type { PlanName } from './matrix.ts';
@@ -14,6 +15,10 @@ export interface Samples {
   decodeStepsMs: number[];
   /** Sum over steps of the slowest rank's computing. */
   computeMs: number[];
+  /** Sum over steps, mean over ranks: the whole; predicting devices; choosing slices and moving rows there and back. */
+  rankMs: number[];
+  predictMs: number[];
+  shuffleMs: number[];
 }
 
 export interface SetupResult {
@@ -73,6 +78,8 @@ export interface Results {
   plans: Record<PlanName, string>;
   /** By plan, then by workload and sequences. */
   references: Record<string, Record<string, Reference>>;
+  /** What this machine's cores and transports do, for the simulator; by transport. */
+  calibrations: Partial<Record<'threads' | 'mpi', Calibration>>;
   networks: NetworkResult[];
   cells: CellResult[];
 }
