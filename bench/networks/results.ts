@@ -66,6 +66,8 @@ export interface NetworkResult {
 export interface Reference {
   outputSha256: string;
   logitsSha256: string;
+  /** Latency of one rank on one core, on the contiguous plan; a few repeats. */
+  e2eMs?: number[];
 }
 
 export interface Results {
@@ -82,6 +84,8 @@ export interface Results {
   calibrations: Partial<Record<'threads' | 'mpi', Calibration>>;
   networks: NetworkResult[];
   cells: CellResult[];
+  /** By cell and setup: time of a step according to the simulator, milliseconds; made by the report. */
+  predictedStepMs?: Record<string, Record<string, number>>;
 }
 
 export function readResults(path: string): Results | undefined {
