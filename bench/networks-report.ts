@@ -67,7 +67,11 @@ if (flags.write === true) {
     readFileSync(path, 'utf8'),
   );
   writeText(path, page);
-  const figures = { latency: latencyFigure(results), machines: machinesFigure(results), prediction: predictionFigure(results) };
+  const figures = {
+    latency: latencyFigure(results),
+    machines: machinesFigure(results),
+    prediction: predictionFigure(results),
+  };
   for (const [name, figure] of Object.entries(figures)) {
     if (figure !== undefined) writeText(join(root, `docs/figures/networks-${name}.svg`), figure);
   }

@@ -98,9 +98,7 @@ function openResults(): Results {
 }
 
 function remaining(results: Results, cells: Cell[]): Cell[] {
-  return cells.filter(
-    (cell) => !results.cells.some((done) => done.cell === cellName(cell) && done.repeats >= repeats),
-  );
+  return cells.filter((cell) => !results.cells.some((done) => done.cell === cellName(cell) && done.repeats >= repeats));
 }
 
 function measureOptions(results: Results, cells: Cell[], deadline: number): MeasureOptions {

@@ -104,7 +104,8 @@ export function machinesFigure({ cells, references }: Results): string {
   return renderFigure(
     {
       title: 'When four ranks are slower than one',
-      description: 'End-to-end latency on four ranks over that of one rank, on each network; above the dashed line more ranks made it slower.',
+      description:
+        'End-to-end latency on four ranks over that of one rank, on each network; above the dashed line more ranks made it slower.',
     },
     panels,
   );
@@ -134,9 +135,9 @@ export function predictionFigure(results: Results): string | undefined {
   const bounds = { minimum: Math.min(...values) - 0.1, maximum: Math.max(...values) + 0.1 };
   const axis = {
     ...bounds,
-    ticks: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000].map(Math.log10).filter(
-      (tick) => tick >= bounds.minimum && tick <= bounds.maximum,
-    ),
+    ticks: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
+      .map(Math.log10)
+      .filter((tick) => tick >= bounds.minimum && tick <= bounds.maximum),
     format: (exponent: number) => String(Number((10 ** exponent).toPrecision(2))),
   };
   const panel = linePanel({
@@ -153,7 +154,8 @@ export function predictionFigure(results: Results): string | undefined {
   return renderFigure(
     {
       title: 'The simulator against the testbed',
-      description: 'Predicted over measured step time of every cell and schedule on the shaped networks; the dashed line is equality.',
+      description:
+        'Predicted over measured step time of every cell and schedule on the shaped networks; the dashed line is equality.',
     },
     [panel],
     660,

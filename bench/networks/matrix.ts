@@ -37,14 +37,12 @@ export const networks: Network[] = [
     ...{ ranksPerNode: ranks, rateMbit: null, latencyUs: 0 },
   },
   ...shaped.map((network): Network => ({ ...network, kind: 'testbed' })),
-  ...shaped.map(
-    (network): Network => ({
-      ...network,
-      name: `emulated-${network.name}`,
-      title: `${network.title}, emulated`,
-      kind: 'emulated',
-    }),
-  ),
+  ...shaped.map((network): Network => ({
+    ...network,
+    name: `emulated-${network.name}`,
+    title: `${network.title}, emulated`,
+    kind: 'emulated',
+  })),
 ];
 
 export function topologyOf({ ranksPerNode, rateMbit, latencyUs }: Network, name: string): Topology {

@@ -1,7 +1,14 @@
 /** Runs the cells of one network, inside it: sessions stay open over the workloads of a layout, setups take turns. */
 import { cachePositionsFor } from '../../src/cli/prompts.ts';
 import { demoDirectory } from '../../src/cli/model-directory.ts';
-import type { GenerationRequest, Layout, LogitsKept, RunReport, Session, SessionOptions } from '../../src/engine/api.ts';
+import type {
+  GenerationRequest,
+  Layout,
+  LogitsKept,
+  RunReport,
+  Session,
+  SessionOptions,
+} from '../../src/engine/api.ts';
 import { openSession } from '../../src/engine/session.ts';
 import { readPlan } from '../../src/plan/plan-file.ts';
 import { SeededRandom } from '../../src/plan/seeded-random.ts';
@@ -193,7 +200,12 @@ function addSample(
   samples.tpotMs.push(middle('tpotMs'));
   samples.prefillStepsMs.push(rounded(total(false), 3));
   samples.decodeStepsMs.push(rounded(total(true), 3));
-  samples.computeMs.push(rounded(steps.reduce((sum, { computeMs }) => sum + computeMs, 0), 3));
+  samples.computeMs.push(
+    rounded(
+      steps.reduce((sum, { computeMs }) => sum + computeMs, 0),
+      3,
+    ),
+  );
   const meanOf = (names: readonly PhaseName[]): number => {
     const sums = phases.map((times) => sumOfPhases(times.prefill, names) + sumOfPhases(times.decode, names));
     return rounded(sums.reduce((sum, own) => sum + own, 0) / phases.length, 3);

@@ -68,6 +68,9 @@ export async function makePlans(
     const options =
       name === 'eplb' ? { solver: 'eplb' } : { replicasPerDevice: Math.round(model.config.experts / ranks / 4) };
     const embedding = readEmbedding(demoDirectory);
-    writePlan(planPath(directory, name), await solvePlan(await readTrace(trace), { devices: ranks, embedding, ...options }));
+    writePlan(
+      planPath(directory, name),
+      await solvePlan(await readTrace(trace), { devices: ranks, embedding, ...options }),
+    );
   }
 }

@@ -46,9 +46,7 @@ export const oursWithReplicas = 'speculative, 25 % replicas';
 /** The faster of the two schedules without deduplication, in a cell. */
 export function betterOldSchedule(cell: CellResult): string {
   const old = ['deepspeed-moe', 'alltoallv'];
-  return old.toSorted(
-    (a, b) => median(setupOf(cell, a)!.samples.e2eMs) - median(setupOf(cell, b)!.samples.e2eMs),
-  )[0]!;
+  return old.toSorted((a, b) => median(setupOf(cell, a)!.samples.e2eMs) - median(setupOf(cell, b)!.samples.e2eMs))[0]!;
 }
 
 export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits)} %`;

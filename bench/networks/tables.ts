@@ -103,7 +103,9 @@ export function waitingTable({ cells }: Results): string {
         .filter((cell) => cell.network === network.name)
         .map((cell) => setupOf(cell, name))
         .filter((setup): setup is SetupResult => setup !== undefined);
-      return own.length === 0 ? '-' : percent(own.map(waitingShare).reduce((sum, share) => sum + share, 0) / own.length, 0);
+      return own.length === 0
+        ? '-'
+        : percent(own.map(waitingShare).reduce((sum, share) => sum + share, 0) / own.length, 0);
     }),
   ]);
   return table(['waiting', ...shown.map(({ title }) => title)], rows, 1);

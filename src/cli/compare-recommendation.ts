@@ -20,9 +20,10 @@ type Candidate = Pick<ScheduleReport, 'name' | 'bytes' | 'e2eMs'>;
 export function recommend(candidates: Candidate[], network: string): Recommendation | null {
   if (candidates.length < 2) return null;
   const [fastest, ...others] = candidates.toSorted((a, b) => a.e2eMs.p50 - b.e2eMs.p50);
-  const [chosen] = [fastest!, ...others.filter(({ e2eMs }) => e2eMs.p50 <= fastest!.e2eMs.p50 * (1 + equalWithin))].sort(
-    (a, b) => a.bytes.total - b.bytes.total,
-  );
+  const [chosen] = [
+    fastest!,
+    ...others.filter(({ e2eMs }) => e2eMs.p50 <= fastest!.e2eMs.p50 * (1 + equalWithin)),
+  ].sort((a, b) => a.bytes.total - b.bytes.total);
   const speculative = candidates.find(({ name }) => name === 'speculative');
   const against = speculative === undefined || speculative === chosen ? undefined : speculative;
   return { schedule: chosen!.name, reason: against ? whyNot(against, chosen!, network) : why(chosen!, candidates) };

@@ -87,12 +87,8 @@ export function renderSimulation(
     table(byteColumns),
     style('dim', 'Time by the alpha-beta and roofline model of docs/simulator.md'),
     table(timeColumns),
-    ...(perLayer
-      ? [style('dim', 'Layers: milliseconds per step'), layerTable(schedules, style)]
-      : []),
-    ...(perStep
-      ? [style('dim', 'Steps'), stepTable(schedules, style)]
-      : []),
+    ...(perLayer ? [style('dim', 'Layers: milliseconds per step'), layerTable(schedules, style)] : []),
+    ...(perStep ? [style('dim', 'Steps'), stepTable(schedules, style)] : []),
     ...notes(schedules),
     ...(sweep === undefined
       ? []

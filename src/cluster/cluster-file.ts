@@ -112,7 +112,11 @@ function buildCluster(stored: StoredCluster, where: string): Cluster {
   const nodeCount = stored.nodes.reduce((sum, node) => sum + node.count, 0);
   const coresOfNode = stored.nodes.findIndex(({ sharedCores }) => sharedCores !== undefined);
   if (stored.sharedCores !== undefined && coresOfNode !== -1) {
-    throw invalid(where, `nodes.${coresOfNode}.sharedCores`, 'the whole cluster already shares cores; give one of them');
+    throw invalid(
+      where,
+      `nodes.${coresOfNode}.sharedCores`,
+      'the whole cluster already shares cores; give one of them',
+    );
   }
   stored.nodes.forEach((entry, index) => {
     const at = `nodes.${index}`;

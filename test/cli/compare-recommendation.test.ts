@@ -21,7 +21,10 @@ describe('recommendation', () => {
   it('is another one where speculation does not pay, and says why', () => {
     const chosen = recommend([candidate('dedup', 100, 2000), candidate('speculative', 110, 1500)], 'shared memory');
     assert.equal(chosen?.schedule, 'dedup');
-    assert.match(chosen.reason, /sends less \(bytes -25\.0 %\) but is slower \(e2e p50 \+10\.0 %\): over shared memory/);
+    assert.match(
+      chosen.reason,
+      /sends less \(bytes -25\.0 %\) but is slower \(e2e p50 \+10\.0 %\): over shared memory/,
+    );
   });
 
   it('is the one that sends less where times are equal', () => {

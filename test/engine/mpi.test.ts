@@ -96,7 +96,10 @@ describe('sessions over MPI', { skip }, () => {
       planFile: join(modelDirectory, 'plan.json'),
     };
     writePlan(options.planFile!, randomPlan(modelDirectory, 2, 2));
-    await assert.rejects(openSession(options), smoeError('RANKS_DISAGREE', 'rank 0 on', 'has plan', 'the host of the run has'));
+    await assert.rejects(
+      openSession(options),
+      smoeError('RANKS_DISAGREE', 'rank 0 on', 'has plan', 'the host of the run has'),
+    );
     writeFileSync(options.planFile!, 'no plan');
     await assert.rejects(openSession(options), smoeError('PLAN_INVALID', 'rank '));
   });
