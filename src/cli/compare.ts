@@ -27,6 +27,8 @@ import {
   scheduleList,
   stepArgs,
 } from './shared-args.ts';
+import { renderPhases } from './phase-report.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 const defaultRanks = 4;
@@ -72,6 +74,7 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...timelineArgs,
     ...jsonArgs,
   },
   examples: [
@@ -101,6 +104,7 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
+  const timeline = readTimelinePath(flags);
 
   const model = readModel(flags);
   assertComparable(layout, model);
@@ -134,6 +138,7 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
     stepTokens,
     logits,
     overlap,
+    timelineSteps: timeline === undefined ? 0 : timelineSteps,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
   const runs = await runComparison(setup, openSession, (what) => console.progress(what), signal);
@@ -152,6 +157,14 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
     runs,
   );
   console.progress(undefined);
+  if (timeline !== undefined) {
+    writeTimeline(
+      timeline,
+      runs.schedules.map(({ schedule, timeline: run }) => ({ name: schedule, ranks: run!.timeline! })),
+    );
+    console.log(renderPhases(report.schedules).trimEnd());
+    console.log(`${timeline}: written`);
+  }
   console.out(flags.boolean('json') ? renderJson(report) : renderComparison(report, console.style));
   return isLossless(report) ? ExitStatus.done : ExitStatus.failed;
 }

@@ -32,7 +32,9 @@ import {
   seedArgs,
   stepArgs,
 } from './shared-args.ts';
+import { measuredPhases, renderPhases } from './phase-report.ts';
 import { StopText } from './stop-text.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 export const generateVerb: Verb = {
@@ -73,6 +75,7 @@ export const generateVerb: Verb = {
     ...planArgs,
     ...stepArgs,
     ...overlapArgs,
+    ...timelineArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
     ...jsonArgs,
   },
@@ -109,6 +112,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
+  const timeline = readTimelinePath(flags);
   const json = flags.boolean('json');
 
   const model = readModel(flags);
@@ -160,6 +164,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
       logits: 'none',
       recordRouting: false,
       overlap,
+      timelineSteps: timeline === undefined ? 0 : timelineSteps,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));
         show(visible.push(decoder.push(event.token)));
@@ -183,6 +188,11 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
     } else {
       if (!text.endsWith('\n')) console.out('\n');
       if (stats) console.log(renderTokenStatistics(statistics).trimEnd());
+    }
+    if (timeline !== undefined) {
+      writeTimeline(timeline, [{ name: schedule, ranks: run.timeline! }]);
+      console.log(renderPhases([{ name: schedule, phases: measuredPhases([run]) }]).trimEnd());
+      console.log(`${timeline}: written`);
     }
     return ExitStatus.done;
   } finally {

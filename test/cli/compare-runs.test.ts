@@ -19,6 +19,7 @@ const setup: CompareSetup = {
   stepTokens: 8,
   logits: 'sampled',
   overlap: [],
+  timelineSteps: 0,
 };
 
 /** Sessions that write down what happens to them; `fails` makes one run throw. */
