@@ -1,6 +1,7 @@
 import type { Layout, OverlapName, RunReport, ScheduleName } from '../engine/api.ts';
 import type { PredictorName } from '../plan/plan.ts';
 import { planRoleOf, type CompareRuns, type PlanRole, type ScheduleRuns } from './compare-runs.ts';
+import { recommend, type Recommendation } from './compare-recommendation.ts';
 import { byteFigures, type ByteFigures } from './json.ts';
 import { type MeasuredPhases, measuredPhases } from './phase-report.ts';
 import { ranksOf } from './shared-args.ts';
@@ -54,6 +55,8 @@ export interface CompareReport {
   outputsIdentical: boolean;
   /** Between the plans, over positions both reached by the same tokens; null with one plan. */
   maxAbsLogitDifference: number | null;
+  /** By the measured latency; null when one schedule was run. */
+  recommendation: Recommendation | null;
 }
 
 export interface CompareFacts {
@@ -73,6 +76,7 @@ export function assembleReport(facts: CompareFacts, runs: CompareRuns): CompareR
   const { layout, predictor, solvers, ...rest } = facts;
   const first = runs.schedules[0]!.checked;
   const references = Object.values(runs.references);
+  const schedules = runs.schedules.map((schedule) => scheduleReport(schedule, runs, predictor, solvers));
   const hashes = new Set([...references, ...runs.schedules.flatMap(allRuns)].map(({ outputSha256 }) => outputSha256));
   return {
     ...rest,
@@ -80,9 +84,10 @@ export function assembleReport(facts: CompareFacts, runs: CompareRuns): CompareR
     prompts: first.outputs.length,
     promptTokens: first.promptTokens,
     generatedTokens: first.generatedTokens,
-    schedules: runs.schedules.map((schedule) => scheduleReport(schedule, runs, predictor, solvers)),
+    schedules,
     outputsIdentical: hashes.size === 1,
     maxAbsLogitDifference: references.length === 2 ? logitDifference(references[0]!, references[1]!) : null,
+    recommendation: recommend(schedules, facts.network),
   };
 }
 

@@ -34,6 +34,10 @@ export interface CompareSetup {
   overlap: readonly OverlapName[];
   /** Steps of the recorded timelines; 0 = none. */
   timelineSteps: number;
+  /** Of the layout's runs; the one-rank runs are a thread of this process. */
+  transport: Pick<SessionOptions, 'transport' | 'mpi' | 'link'>;
+  /** Where the planned plan was read from. */
+  planFile: string | undefined;
 }
 
 export interface ScheduleRuns {
@@ -50,6 +54,8 @@ export interface CompareRuns {
   schedules: ScheduleRuns[];
   /** One rank under the plan: what every schedule on that plan must equal. */
   references: Partial<Record<PlanRole, RunReport>>;
+  /** [ranks] host of each. */
+  hosts: readonly string[];
 }
 
 export type OpenSession = (options: SessionOptions) => Promise<Session>;
@@ -73,10 +79,13 @@ export async function runComparison(
   const used = roles.filter((role) => schedules.some((schedule) => planRoleOf(schedule) === role));
   const run = (session: Session, schedule: ScheduleName, logits: LogitsKept): Promise<RunReport> =>
     session.run(runOptions(setup, schedule, logits, signal));
-  const runs: CompareRuns = { schedules: [], references: {} };
+  const runs: CompareRuns = { schedules: [], references: {}, hosts: [] };
   for (const role of used) {
     onProgress(`one rank, ${plans[role].solver} plan`);
-    const session = await openSession(sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }));
+    const session = await openSession({
+      ...sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }),
+      transport: 'threads',
+    });
     try {
       runs.references[role] = await run(session, 'dedup', setup.logits);
     } finally {
@@ -86,6 +95,7 @@ export async function runComparison(
   const sessions: Partial<Record<PlanRole, Session>> = {};
   try {
     for (const role of used) sessions[role] = await openSession(sessionOptions(setup, role, layout));
+    runs.hosts = sessions[used[0]!]!.hosts;
     const sessionOf = (schedule: ScheduleName): Session => sessions[planRoleOf(schedule)]!;
     for (const schedule of schedules) {
       onProgress(`${schedule}, checked run`);
@@ -126,7 +136,8 @@ function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): Se
     modelDirectory: setup.modelDirectory,
     layout,
     plan: setup.plans[role],
-    transport: 'threads',
+    ...setup.transport,
+    ...(role === 'planned' && setup.planFile !== undefined ? { planFile: setup.planFile } : {}),
     maximumStepTokens: setup.stepTokens,
     cachePositions: cachePositionsFor(setup.requests, layout.dataParallel),
   };

@@ -35,6 +35,7 @@ import {
 import { measuredPhases, renderPhases } from './phase-report.ts';
 import { StopText } from './stop-text.ts';
 import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
+import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 export const generateVerb: Verb = {
@@ -66,6 +67,7 @@ export const generateVerb: Verb = {
     'ignore-end': { type: 'boolean', description: "Go on after the model's end token" },
     ...seedArgs,
     ...layoutArgs,
+    ...transportArgs,
     schedule: {
       type: 'string',
       valueHint: 'NAME',
@@ -90,12 +92,13 @@ export const generateVerb: Verb = {
       does: 'another model, sampling',
     },
   ],
-  run: generate,
+  run: (context) => withTransport(context.flags, (transport) => generate(context, transport)),
 };
 
-async function generate({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
-  const layout = readLayout(flags, 1);
+async function generate({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
+  const layout = readLayout(flags, transport.ranks ?? 1);
   const ranks = ranksOf(layout);
+  transport.assertRanks(ranks);
   const schedule = flags.has('schedule')
     ? flags.choice('schedule', scheduleNames)
     : ranks > 1
@@ -144,7 +147,8 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
     modelDirectory: model.directory,
     layout,
     plan: resolved?.plan ?? contiguousPlan(model, ranks),
-    transport: 'threads',
+    ...transport.sessionOptions,
+    ...(resolved === undefined ? {} : { planFile: resolved.path }),
     maximumStepTokens: stepTokens,
     cachePositions: cachePositionsFor([request], 1),
   });
@@ -178,6 +182,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
       const facts = {
         model: model.name,
         layout,
+        transport: transport.name,
         plan,
         schedule,
         predictor,

@@ -6,7 +6,7 @@ import { predictorNames } from '../plan/plan.ts';
 import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
 
-const mostRanks = 64;
+export const mostRanks = 64;
 
 export const jsonArgs: ArgsDef = {
   json: { type: 'boolean', description: 'Print one JSON object on stdout; failures too' },

@@ -1,3 +1,4 @@
+import { calibrateVerb } from './calibrate.ts';
 import type { CommandLine } from './command-line.ts';
 import { compareVerb } from './compare.ts';
 import { generateVerb } from './generate.ts';
@@ -24,6 +25,7 @@ export function commandLineOf(version: string): CommandLine {
       traceShowVerb,
       planVerb,
       simulateVerb,
+      calibrateVerb,
       testbedUpVerb,
       testbedRunVerb,
       testbedStatusVerb,

@@ -19,6 +19,7 @@ export abstract class MpiHostGroup<Job, Report, Event> extends BaseRankGroup<Job
   /** From the ranks' first words to the end of `createRank` on all of them; whatever is refused is refused before `load`. */
   protected async start(options: LaunchOptions<Event>, agreement: Agreement): Promise<void> {
     const identities = await this.beginPhase<RankIdentity>();
+    this.hosts = identities.map(({ host }) => host);
     const agreements = this.beginPhase<Agreement>();
     this.attempt(() => {
       assertSameBuild(identities, buildFingerprint());

@@ -16,7 +16,7 @@ interface RankEntry {
 }
 
 /** How long a rank that has failed waits to be ended before it ends the run itself. */
-const endedWithinMs = 5000;
+export const endedWithinMs = 5000;
 
 export class MpiRankServer {
   private readonly endpoint: MpiEndpoint;
@@ -52,7 +52,7 @@ export class MpiRankServer {
   private fail(error: unknown): void {
     this.post({ type: 'error', error: serializeError(error) });
     this.mpi?.abort();
-    setTimeout(() => this.endpoint.kill(), endedWithinMs);
+    setTimeout(() => this.endpoint.kill(), endedWithinMs).unref();
   }
 
   private async start({

@@ -1,4 +1,5 @@
 import type { Purpose } from '../comm/communicator.ts';
+import type { LinkSettings } from '../comm/link-model.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingRecord } from './run-records.ts';
 import type { PhaseTimes } from '../timeline/phase-times.ts';
@@ -46,15 +47,36 @@ export interface GenerationRequest {
   label: string;
 }
 
+/** `threads`: ranks are threads of this process. `mpi`: processes, on one host or many (docs/mpi.md). */
+export const transportNames = ['threads', 'mpi'] as const;
+export type TransportName = (typeof transportNames)[number];
+
+/** Where `mpi` starts its ranks; without anything, on this host. */
+export interface MpiPlacement {
+  /** As for `mpirun --host`: "name" or "name:slots". */
+  hosts?: string[];
+  /** As for `mpirun --hostfile`. */
+  hostfile?: string;
+  /** More options for mpirun. */
+  mpirunArguments?: string[];
+}
+
 export interface SessionOptions {
+  /** The same path on every host. */
   modelDirectory: string;
   layout: Layout;
   plan: Plan;
-  transport: 'threads';
+  /** Where the plan was read from: hosts that have the file must have the same. */
+  planFile?: string;
+  transport: TransportName;
+  /** For `mpi`, unless this process itself was started by mpirun. */
+  mpi?: MpiPlacement;
   /** Most tokens one step computes per data-parallel group; longer prompts are prefilled in chunks. */
   maximumStepTokens: number;
   /** Positions of KV cache per data-parallel group, all sequences together. */
   cachePositions: number;
+  /** Links to emulate between the ranks of the `threads` transport; memory alone when not given. */
+  link?: LinkSettings;
 }
 
 /** Which positions' logits to keep: none, those sampled from, or every position of prompts and outputs. */
@@ -146,6 +168,8 @@ export interface RunReport {
 /** Ranks that hold one model under one plan and layout, ready to run jobs one after another. */
 export interface Session {
   readonly options: SessionOptions;
+  /** [ranks] name of the host that each rank runs on. */
+  readonly hosts: readonly string[];
   run(options: RunOptions): Promise<RunReport>;
   /** Ends every rank; safe to call twice. */
   close(): Promise<void>;

@@ -9,6 +9,7 @@ export interface RankData {
   modelDirectory: string;
   layout: Layout;
   plan: Plan;
+  planFile?: string;
   stepTokens: number;
   cachePositions: number;
 }

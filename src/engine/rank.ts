@@ -20,6 +20,8 @@ import { TokenSampler } from './token-sampler.ts';
 import { Transformer, vocabularyRanges } from './transformer.ts';
 import { WeightLoader } from './weights.ts';
 
+export { agreementOf } from './agreement.ts';
+
 /** Entry point of a rank: loads its share of the model and answers jobs. */
 export function createRank(context: RankContext<RankData, RankEvent>): (job: RankJob) => RankReport {
   const { communicator: world, rank, data } = context;

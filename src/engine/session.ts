@@ -1,5 +1,6 @@
+import { resolve } from 'node:path';
 import { purposes, type Purpose } from '../comm/communicator.ts';
-import { launchRanks, type RankGroup } from '../comm/rank-group.ts';
+import type { RankGroup } from '../comm/rank-group.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
@@ -20,6 +21,7 @@ import type {
   StepRecord,
   TokenEvent,
 } from './api.ts';
+import { startRanks } from './launch.ts';
 import { assertLayoutFits } from './partition.ts';
 import { pagesFor } from './page-cache.ts';
 import type { RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
@@ -45,23 +47,19 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     ranks,
   });
   const data: RankData = {
-    modelDirectory: options.modelDirectory,
+    modelDirectory: resolve(options.modelDirectory),
     layout: options.layout,
     plan: options.plan,
+    ...(options.planFile === undefined ? {} : { planFile: resolve(options.planFile) }),
     stepTokens: options.maximumStepTokens,
     cachePositions: options.cachePositions,
   };
   let onEvent: (event: RankEvent) => void = () => {};
-  const group = await launchRanks<RankJob, RankReport, RankEvent>({
-    size: ranks,
-    entry: new URL(import.meta.url.endsWith('.ts') ? './rank.ts' : './rank.js', import.meta.url),
-    data,
-    onEvent: (event) => onEvent(event),
-  });
-  return new ThreadSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
+  const group = await startRanks(options, fingerprint, ranks, data, (event) => onEvent(event));
+  return new RankSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
 }
 
-class ThreadSession implements Session {
+class RankSession implements Session {
   readonly options: SessionOptions;
   readonly #config: ModelConfig;
   readonly #fingerprint: string;
@@ -80,6 +78,10 @@ class ThreadSession implements Session {
     this.#fingerprint = fingerprint;
     this.#group = group;
     this.#listen = listen;
+  }
+
+  get hosts(): readonly string[] {
+    return this.#group.hosts;
   }
 
   async run(options: RunOptions): Promise<RunReport> {

@@ -53,6 +53,7 @@ function runs(change: Partial<CompareRuns> = {}): CompareRuns {
       schedule('speculative', planned),
     ],
     references: { contiguous: runReport(), planned: runReport(plannedLogits) },
+    hosts: ['a', 'a', 'a', 'a'],
     ...change,
   };
 }
@@ -106,6 +107,7 @@ describe('comparison', () => {
     const report = assembleReport(facts, {
       schedules: [schedule('dedup', none)],
       references: { contiguous: runReport(none) },
+      hosts: ['a', 'a', 'a', 'a'],
     });
     assert.equal(report.schedules[0]!.bitIdentical, false);
     assert.equal(report.maxAbsLogitDifference, null);

@@ -20,16 +20,22 @@ const setup: CompareSetup = {
   logits: 'sampled',
   overlap: [],
   timelineSteps: 0,
+  transport: { transport: 'mpi' },
+  planFile: 'plan.json',
 };
 
 /** Sessions that write down what happens to them; `fails` makes one run throw. */
 function recorder(fails?: string): { open: OpenSession; events: string[] } {
   const events: string[] = [];
   const open: OpenSession = async (options) => {
-    const name = `${options.plan.solver} x${options.layout.tensorParallel}`;
+    const ranks = options.layout.tensorParallel;
+    const name = `${options.plan.solver} x${ranks}`;
+    assert.equal(options.transport, ranks === 1 ? 'threads' : 'mpi');
+    assert.equal(options.planFile, options.plan.solver === 'hypergraph' ? 'plan.json' : undefined);
     events.push(`open ${name}`);
     return {
       options,
+      hosts: Array.from({ length: ranks }, () => 'a'),
       run: async ({ schedule, logits }) => {
         const event = `${name}: ${schedule} ${logits}`;
         events.push(event);
