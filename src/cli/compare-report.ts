@@ -3,6 +3,7 @@ import type { PredictorName } from '../plan/plan.ts';
 import { planRoleOf, type CompareRuns, type PlanRole, type ScheduleRuns } from './compare-runs.ts';
 import { recommend, type Recommendation } from './compare-recommendation.ts';
 import { byteFigures, type ByteFigures } from './json.ts';
+import { type MeasuredPhases, measuredPhases } from './phase-report.ts';
 import { ranksOf } from './shared-args.ts';
 import { median, percentile } from './statistics.ts';
 
@@ -29,6 +30,8 @@ export interface ScheduleReport {
   e2eMs: Percentiles;
   /** Generated tokens over the whole run's time, median over timed runs. */
   tokensPerSecond: number;
+  /** Where the ranks' time went, over all timed runs. */
+  phases: MeasuredPhases;
   outputSha256: string;
   logitsSha256: string;
   /** To the one-rank run of the same plan: every kept logit, and the tokens of every run. */
@@ -130,6 +133,7 @@ function scheduleReport(
     tpotMs: overRequests('tpotMs'),
     e2eMs: overRequests('e2eMs'),
     tokensPerSecond: median(timed.map(({ generatedTokens, wallMs }) => generatedTokens / (wallMs / 1000))),
+    phases: measuredPhases(timed),
     outputSha256: checked.outputSha256,
     logitsSha256: checked.logitsSha256,
     bitIdentical:

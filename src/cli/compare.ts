@@ -28,6 +28,8 @@ import {
   scheduleList,
   stepArgs,
 } from './shared-args.ts';
+import { renderPhases } from './phase-report.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
 import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
@@ -76,6 +78,7 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...timelineArgs,
     ...jsonArgs,
   },
   examples: [
@@ -115,6 +118,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
+  const timeline = readTimelinePath(flags);
 
   const model = readModel(flags);
   assertComparable(layout, model);
@@ -148,6 +152,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     stepTokens,
     logits,
     overlap,
+    timelineSteps: timeline === undefined ? 0 : timelineSteps,
     transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },
     planFile: resolved?.path,
   };
@@ -168,6 +173,14 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     runs,
   );
   console.progress(undefined);
+  if (timeline !== undefined) {
+    writeTimeline(
+      timeline,
+      runs.schedules.map(({ schedule, timeline: run }) => ({ name: schedule, ranks: run!.timeline! })),
+    );
+    console.log(renderPhases(report.schedules).trimEnd());
+    console.log(`${timeline}: written`);
+  }
   console.out(flags.boolean('json') ? renderJson(report) : renderComparison(report, console.style));
   return isLossless(report) ? ExitStatus.done : ExitStatus.failed;
 }

@@ -96,6 +96,8 @@ export function reserveBuffers(
 
   const bank: ExpertBankBuffers = {
     routerLogits: arena.reserve(slice * experts * 4),
+    owners: arena.reserve(ownership.ownerDevice.length * 2),
+    needsScratch: arena.reserve((config.topK + 1 + ownership.devices) * 4),
     gathered: arena.reserve(expertChunkRows * rowBytes),
     gateUp: arena.reserve(expertChunkRows * 2 * expertWidth * 4),
     activated: arena.reserve(expertChunkRows * expertWidth * 4),

@@ -51,7 +51,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     world,
     tensorGroup,
     ownership,
-    experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank),
+    experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank, ownership),
     observer,
     clock,
     hiddenSize: config.hiddenSize,

@@ -52,6 +52,17 @@ export interface KernelExports {
   ): void;
   rmsNormAt(addresses: number, weight: number, y: number, rows: number, width: number, epsilon: number): void;
   ropeTables(cosines: number, sines: number, positions: number, dimension: number, theta: number): void;
+  routerNeeds(
+    logits: number,
+    rows: number,
+    experts: number,
+    k: number,
+    doubt: number,
+    owners: number,
+    devices: number,
+    scratch: number,
+    needs: number,
+  ): void;
   routerTopK(
     logits: number,
     stride: number,

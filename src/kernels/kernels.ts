@@ -268,6 +268,25 @@ export class Kernels {
     this.#exports.routerTopK(logits, stride, rows, experts, k, normalize, ids, weights);
   }
 
+  /**
+   * logits: [rows][experts] of a router run ahead of time -> needs: u8 [rows][devices], 255 = a device surely owns one of the
+   * row's experts. An expert's probability rises over `doubt` mean absolute deviations around the boundary of the k largest.
+   * owners: u16 [experts], scratch: f32 [k + 1 + devices].
+   */
+  routerNeeds(
+    logits: number,
+    rows: number,
+    experts: number,
+    k: number,
+    doubt: number,
+    owners: number,
+    devices: number,
+    scratch: number,
+    needs: number,
+  ): void {
+    this.#exports.routerNeeds(logits, rows, experts, k, doubt, owners, devices, scratch, needs);
+  }
+
   /** target[i] = the row at byte address addresses[i]; addresses: i32 [rows], target: [rows][width]. */
   gatherAt(addresses: number, target: number, rows: number, width: number): void {
     this.#exports.gatherAt(addresses, target, rows, width);

@@ -27,7 +27,7 @@ export function measureTablePredictors(plan: Plan, trace: RoutingTrace): Predict
         tokenIds,
         homeBefore,
         homeTwoBefore,
-        pregateLogits: noLogits,
+        routeAhead: noRouter,
       };
       predictor.predict(context, needs);
       const homes = slicedHomes(needs, trace.length, plan.devices, batchTokens);
@@ -40,8 +40,8 @@ export function measureTablePredictors(plan: Plan, trace: RoutingTrace): Predict
   return recall;
 }
 
-function noLogits(): Float32Array {
-  throw new Error('table predictors do not look at logits');
+function noRouter(): void {
+  throw new Error('table predictors run no router');
 }
 
 /**

@@ -11,8 +11,11 @@ export interface PredictionContext {
   /** [T] plan devices where the tokens were homed one and two layers before; -1 in the first layers. */
   homeBefore: Int16Array;
   homeTwoBefore: Int16Array;
-  /** At home only: the layer's own router on the layer's input (residual before attention, post-attention norm): logits [T, N]. */
-  pregateLogits(): Float32Array;
+  /**
+   * At home only: fills needs [T, P] from the layer's own router on the layer's input (residual before attention, post-attention
+   * norm), with `doubt` mean absolute deviations of doubt around the choice.
+   */
+  routeAhead(doubt: number, needs: Uint8Array): void;
 }
 
 /** Says, per token, how probably each plan device is needed. One file per predictor. */

@@ -1,6 +1,6 @@
 import { shardLength } from '../comm/shards.ts';
 import { Phase } from '../timeline/phases.ts';
-import { allGather, type Collective, reduceScatter } from './collective.ts';
+import { allGather, collective, type Collective, reduceScatter } from './collective.ts';
 import type { LayerInput, LayerSteps, ScheduleResources } from './schedule.ts';
 import { sliceOf, type SliceChooser, type TokenSlices } from './token-slices.ts';
 
@@ -40,10 +40,10 @@ export class AttentionExchange {
       this.#floats(buffers.reduced, rows),
       'attention',
     );
-    const collective = reduceScatter(request, 'attention', tensorGroup.rank, this.#floatCounts);
+    const sum = reduceScatter(request, 'attention', tensorGroup.rank, this.#floatCounts);
     // Own rows are fetched while the sum is under way.
     this.#gatherOwnRows(input, slices);
-    yield collective;
+    yield sum;
     clock.enter(Phase.router);
     kernels.addRows(buffers.residual, buffers.reduced, rows * hiddenSize);
     return buffers.residual;
@@ -58,9 +58,9 @@ export class AttentionExchange {
     const floats = this.#floats(input.attention, input.tokens);
     const shard = shardLength(floats.length, tensorGroup.size, tensorGroup.rank);
     const moved = 4 * (floats.length - shard + shard * (tensorGroup.size - 1));
-    const request = tensorGroup.startAllReduce(floats, 'attention');
+    const allReduce = collective(tensorGroup.startAllReduce(floats, 'attention'), 'attention', moved, moved);
     this.#gatherOwnRows(input, slices);
-    yield { request, purpose: 'attention', sent: moved, received: moved };
+    yield allReduce;
     clock.enter(Phase.router);
     kernels.addRows(buffers.residual, input.attention + first * hiddenSize * 4, rows * hiddenSize);
     return buffers.residual;

@@ -4,8 +4,20 @@ import type { CommunicationRequest, Purpose } from '../comm/communicator.ts';
 export interface Collective {
   request: CommunicationRequest;
   purpose: Purpose;
+  /** performance.now() of its start. */
+  startedAt: number;
   sent: number;
   received: number;
+}
+
+/** Just started. */
+export function collective(
+  request: CommunicationRequest,
+  purpose: Purpose,
+  sent: number,
+  received: number,
+): Collective {
+  return { request, purpose, startedAt: performance.now(), sent, received };
 }
 
 /** An all-to-all with these bytes to and from each rank. */
@@ -16,7 +28,7 @@ export function allToAll(
   sendBytes: Int32Array,
   receiveBytes: Int32Array,
 ): Collective {
-  return { request, purpose, sent: toOthers(sendBytes, rank), received: toOthers(receiveBytes, rank) };
+  return collective(request, purpose, toOthers(sendBytes, rank), toOthers(receiveBytes, rank));
 }
 
 /** Every rank's part to all. @param bytes [ranks] */
@@ -26,7 +38,7 @@ export function allGather(
   rank: number,
   bytes: Int32Array,
 ): Collective {
-  return { request, purpose, sent: bytes[rank]! * (bytes.length - 1), received: toOthers(bytes, rank) };
+  return collective(request, purpose, bytes[rank]! * (bytes.length - 1), toOthers(bytes, rank));
 }
 
 /** Every rank keeps the sum of its part. @param floats [ranks] */
@@ -37,7 +49,7 @@ export function reduceScatter(
   floats: Int32Array,
 ): Collective {
   const received = 4 * floats[rank]! * (floats.length - 1);
-  return { request, purpose, sent: 4 * toOthers(floats, rank), received };
+  return collective(request, purpose, 4 * toOthers(floats, rank), received);
 }
 
 function toOthers(counts: Int32Array, rank: number): number {

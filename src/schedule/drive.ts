@@ -31,7 +31,7 @@ export function drive(parts: LayerSteps[], clock: PhaseClock): void {
         continue;
       }
       turn.pending = next.value;
-      turn.exchange = clock.started(next.value.purpose, next.value.sent, next.value.received);
+      turn.exchange = clock.started(next.value.purpose, next.value.startedAt, next.value.sent, next.value.received);
     }
   }
   clock.half = 0;

@@ -81,7 +81,7 @@ export class PredictedSlices implements SliceChooser {
   }
 
   packRiding(layer: number, residual: number, rows: number, target: number): void {
-    const { experts, floats, bytes, ownership, buffers, clock } = this.#resources;
+    const { experts, bytes, buffers, clock } = this.#resources;
     clock.enter(Phase.predict);
     const context: PredictionContext = {
       layer,
@@ -89,11 +89,8 @@ export class PredictedSlices implements SliceChooser {
       tokenIds: noTokens,
       homeBefore: noHomes,
       homeTwoBefore: noHomes,
-      pregateLogits: () => {
-        // The own rows' place in `input` is free by now.
-        const logits = experts.pregateLogits(layer, residual, rows, buffers.input);
-        return floats.subarray(logits / 4, logits / 4 + rows * ownership.experts);
-      },
+      // The own rows' place in `input` is free by now.
+      routeAhead: (doubt) => experts.routeAhead(layer, residual, rows, buffers.input, doubt, target),
     };
     this.#predictor.predict(context, bytes.subarray(target, target + rows * this.#devices));
   }
@@ -118,8 +115,8 @@ export class PredictedSlices implements SliceChooser {
       tokenIds,
       homeBefore: this.#homeBefore,
       homeTwoBefore: this.#homeTwoBefore,
-      pregateLogits: () => {
-        throw new Error('only predictors at home look at logits');
+      routeAhead: () => {
+        throw new Error('only predictors at home have the rows');
       },
     };
   }

@@ -178,7 +178,7 @@ class PredictedGroup {
       tokenIds: rows.map((row) => this.#trace.token[row]!),
       homeBefore: this.#homeBefore,
       homeTwoBefore: this.#homeTwoBefore,
-      pregateLogits: () => {
+      routeAhead: () => {
         throw new Error('a trace holds no hidden rows to run the router on');
       },
     };

@@ -80,9 +80,9 @@ export class PhaseClock {
     }
   }
 
-  /** A collective was started now; `finished` is to be called with what this returns. */
-  started(purpose: Purpose, sent: number, received: number): number {
-    return this.#recorder?.started(purpose, this.layer, this.half, performance.now(), sent, received) ?? -1;
+  /** A collective was started at `startedAt`; `finished` is to be called with what this returns. */
+  started(purpose: Purpose, startedAt: number, sent: number, received: number): number {
+    return this.#recorder?.started(purpose, this.layer, this.half, startedAt, sent, received) ?? -1;
   }
 
   /** Seen complete now. */

@@ -27,7 +27,7 @@ function schedule(
   const timed = [400, 500, 1000].map((wallMs) =>
     runReport({ ...change, wallMs, logits: undefined, logitsRows: [], logitsSha256: '', ...timedChange }),
   );
-  return { schedule: name, checked: runReport(change), timed };
+  return { schedule: name, checked: runReport(change), timed, timeline: undefined };
 }
 
 const plannedLogits = {

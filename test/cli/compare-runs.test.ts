@@ -19,6 +19,7 @@ const setup: CompareSetup = {
   stepTokens: 8,
   logits: 'sampled',
   overlap: [],
+  timelineSteps: 0,
   transport: { transport: 'mpi' },
   planFile: 'plan.json',
 };

@@ -3,6 +3,7 @@ import { before, describe, it } from 'node:test';
 import type { Plan } from '../../src/plan/plan.ts';
 import { predictorNames } from '../../src/plan/plan.ts';
 import { solvePlan } from '../../src/plan/solve.ts';
+import { routerNeeds } from '../../src/kernels/reference.ts';
 import { createPredictor } from '../../src/predict/index.ts';
 import { RequestPlacer } from '../../src/predict/placement.ts';
 import type { PredictionContext } from '../../src/predict/predictor.ts';
@@ -39,7 +40,8 @@ describe('predictors', () => {
       tokenIds: trace.token.slice(0, tokens),
       homeBefore: homes,
       homeTwoBefore: new Int16Array(tokens).fill(-1),
-      pregateLogits: () => logits,
+      routeAhead: (doubt, needs) =>
+        routerNeeds(logits, tokens, 16, 4, doubt, plan.expertOwner.subarray(layer * 16), 4, needs),
     };
   }
 
@@ -67,9 +69,13 @@ describe('predictors', () => {
   });
 
   it('the pregate copes with equal logits', () => {
+    const owners = plan.expertOwner.subarray(16);
     const needs = new Uint8Array(tokens * 4);
     createPredictor('pregate', plan).predict(
-      { ...contextOf(1), pregateLogits: () => new Float32Array(tokens * 16) },
+      {
+        ...contextOf(1),
+        routeAhead: (doubt, out) => routerNeeds(new Float32Array(tokens * 16), tokens, 16, 4, doubt, owners, 4, out),
+      },
       needs,
     );
     assert.ok(needs.every((value) => value === 255));
