@@ -46,6 +46,7 @@ export interface CompareReport {
   generatedTokens: number;
   repeats: number;
   overlap: boolean;
+  threadsPerRank: number;
   schedules: ScheduleReport[];
   /** Token ids of all schedules and of the one-rank runs. */
   outputsIdentical: boolean;
@@ -61,6 +62,7 @@ export interface CompareFacts {
   plan: string;
   repeats: number;
   overlap: boolean;
+  threadsPerRank: number;
   predictor: PredictorName;
   solvers: Record<PlanRole, string>;
 }

@@ -31,6 +31,8 @@ export interface CompareSetup {
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs; one rank has nothing to overlap. */
   overlap: boolean;
+  /** On the layout's runs. */
+  threadsPerRank: number;
   /** Of the layout's runs; the one-rank runs are a thread of this process. */
   transport: Pick<SessionOptions, 'transport' | 'mpi'>;
   /** Where the planned plan was read from. */
@@ -79,6 +81,7 @@ export async function runComparison(
     const session = await openSession({
       ...sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }),
       transport: 'threads',
+      threadsPerRank: 1,
     });
     try {
       runs.references[role] = await run(session, 'dedup', setup.logits);
@@ -119,6 +122,7 @@ function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): Se
     layout,
     plan: setup.plans[role],
     ...setup.transport,
+    threadsPerRank: setup.threadsPerRank,
     ...(role === 'planned' && setup.planFile !== undefined ? { planFile: setup.planFile } : {}),
     maximumStepTokens: setup.stepTokens,
     cachePositions: cachePositionsFor(setup.requests, layout.dataParallel),

@@ -24,7 +24,9 @@ import {
   ranksOf,
   readLayout,
   scheduleList,
+  readThreadsPerRank,
   stepArgs,
+  threadArgs,
 } from './shared-args.ts';
 import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
@@ -73,6 +75,7 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...threadArgs,
     ...jsonArgs,
   },
   examples: [
@@ -107,6 +110,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = flags.boolean('overlap');
+  const threadsPerRank = readThreadsPerRank(flags);
 
   const model = readModel(flags);
   assertComparable(layout, model);
@@ -140,6 +144,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     stepTokens,
     logits,
     overlap,
+    threadsPerRank,
     transport: transport.sessionOptions,
     planFile: resolved?.path,
   };
@@ -154,6 +159,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
       plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
       repeats,
       overlap,
+      threadsPerRank,
       predictor,
       solvers: { contiguous: 'contiguous', planned: setup.plans.planned.solver },
     },

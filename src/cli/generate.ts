@@ -29,7 +29,9 @@ import {
   readLayout,
   scheduleList,
   seedArgs,
+  readThreadsPerRank,
   stepArgs,
+  threadArgs,
 } from './shared-args.ts';
 import { StopText } from './stop-text.ts';
 import { transportArgs, withTransport, type Transport } from './transport.ts';
@@ -74,6 +76,7 @@ export const generateVerb: Verb = {
     ...planArgs,
     ...stepArgs,
     ...overlapArgs,
+    ...threadArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
     ...jsonArgs,
   },
@@ -110,6 +113,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
   };
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
+  const threadsPerRank = readThreadsPerRank(flags);
   const json = flags.boolean('json');
 
   const model = readModel(flags);
@@ -143,6 +147,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
     plan: resolved?.plan ?? contiguousPlan(model, ranks),
     ...transport.sessionOptions,
     ...(resolved === undefined ? {} : { planFile: resolved.path }),
+    threadsPerRank,
     maximumStepTokens: stepTokens,
     cachePositions: cachePositionsFor([request], 1),
   });

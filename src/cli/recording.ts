@@ -20,6 +20,8 @@ export interface RecordingOptions {
   transport?: Transport;
   /** As many as the transport's hosts call for, else as cores, when not given. */
   ranks?: number;
+  /** 1 when not given. */
+  threadsPerRank?: number;
   onProgress: (doneTokens: number, totalTokens: number) => void;
   signal: AbortSignal;
 }
@@ -38,6 +40,7 @@ export async function recordRouting(options: RecordingOptions): Promise<number> 
     layout: { dataParallel: ranks, tensorParallel: 1 },
     plan: contiguousPlan(model, ranks),
     ...(transport?.sessionOptions ?? { transport: 'threads' }),
+    threadsPerRank: options.threadsPerRank ?? 1,
     maximumStepTokens: stepTokens,
     cachePositions: Math.max(2 * longest + 16, 2048),
   };

@@ -36,6 +36,9 @@ const stopWithinMs = 2000;
 /** mpirun, told to end, does so within this time; it is killed after it, and the ranks with it. */
 const endWithinMs = 2500;
 
+/** After mpirun has ended its last words have been read within this time. */
+const drainMs = 2000;
+
 /** Resolves once `createRank` of every rank has returned; rejects with the first failing rank's error. */
 export async function launchMpiRanks<Job, Report, Event = never>(
   options: MpiLaunchOptions<Event>,
@@ -114,9 +117,18 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
         this.fail(new SmoeError('MPI_LAUNCH', `mpirun cannot be started: ${reasonOf(error)}`, { cause: error }));
         resolve();
       });
-      this.launcher.on('close', (code, signal) => {
+      const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
         this.fail(this.launchError(`mpirun ended ${signal === null ? `with code ${code}` : `by ${signal}`}`));
         resolve();
+      };
+      this.launcher.on('close', ended);
+      // Its pipes are read to their end, unless something that mpirun has left behind holds them.
+      this.launcher.on('exit', (code, signal) => {
+        setTimeout(() => {
+          stdout.destroy();
+          stderr.destroy();
+          ended(code, signal);
+        }, drainMs).unref();
       });
     });
     const timeoutMs = options.startTimeoutMs ?? defaultStartTimeoutMs;

@@ -62,6 +62,8 @@ export interface SessionOptions {
   maximumStepTokens: number;
   /** Positions of KV cache per data-parallel group, all sequences together. */
   cachePositions: number;
+  /** Threads that compute on each rank, 1 when left out. No bit changes. */
+  threadsPerRank?: number;
 }
 
 /** Which positions' logits to keep: none, those sampled from, or every position of prompts and outputs. */
