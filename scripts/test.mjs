@@ -47,8 +47,20 @@ const tests = spawnSync(
   ],
   { stdio: 'inherit' },
 );
+await noteMissingMpi();
 if (failed) process.stderr.write('error CHECKS: format or lint failed, see above\n');
 process.exit(failed ? 1 : (tests.status ?? 1));
+
+/** Skipped tests are easy to overlook among hundreds. */
+async function noteMissingMpi() {
+  if (!files.some((file) => file.includes('mpi'))) return;
+  const { mpiProblem } = await import('../dist/src/comm/mpi-rank-group.js');
+  const problem = await mpiProblem();
+  if (problem === undefined) return;
+  process.stderr.write(
+    `note MPI: the tests of the mpi transport were skipped: ${problem.message}\nhint: ${problem.hint}\n`,
+  );
+}
 
 /** A check that fails fails the run, after the tests have had their say. */
 function check(name, command, hint) {

@@ -41,6 +41,10 @@ export const traceRecordVerb: Verb = {
       default: '1',
       description: 'Tokens generated after each text; the last is never routed, so 1 records the text alone',
     },
+    'sets-only': {
+      type: 'boolean',
+      description: 'Leave out routing weights, most of the size; of all solvers only exflow looks at them',
+    },
     ...stepArgs,
     ranks: {
       type: 'string',
@@ -87,6 +91,7 @@ async function record({ flags, console, signal }: VerbContext, transport: Transp
     out,
     source: shortPath(text),
     stepTokens,
+    weights: !flags.boolean('sets-only'),
     transport,
     threadsPerRank: readThreadsPerRank(flags),
     ...(flags.has('ranks') ? { ranks: flags.integer('ranks', { minimum: 1, maximum: mostRanks }) } : {}),
