@@ -173,6 +173,11 @@ export class MpiEndpoint {
     throw this.abortReason ?? new SmoeError('COMM_MISMATCH', message);
   }
 
+  /** Returns once every message sent is out of this process. */
+  settleMail(): void {
+    while (!this.mailbox.settle()) Atomics.wait(this.napCell, 0, 0, 0.1);
+  }
+
   /** Collective: shuts MPI down. */
   finalize(): void {
     this.restoreSharedNames();

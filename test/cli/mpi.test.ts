@@ -143,7 +143,7 @@ describe('smoe over MPI', { skip }, () => {
     [
       'it is interrupted',
       smoe('compare', model, '--transport', 'mpi', '--ranks', '2', ...long),
-      (pid) => void process.kill(pid, 'SIGINT'),
+      (pid) => void setTimeout(() => process.kill(pid, 'SIGINT'), 4000),
       130,
       /error INTERRUPTED/,
     ],
@@ -157,7 +157,7 @@ describe('smoe over MPI', { skip }, () => {
     [
       'the mpirun around it is interrupted',
       mpirun(2, 'compare', model, '--transport', 'mpi', ...long),
-      (pid) => void process.kill(pid, 'SIGINT'),
+      (pid) => void setTimeout(() => process.kill(pid, 'SIGINT'), 4000),
       undefined,
       /./,
     ],

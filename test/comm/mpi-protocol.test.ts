@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { assertAgreement, assertSameBuild, buildFingerprint } from '../../src/comm/mpi-agreement.ts';
+import { assertAgreement, assertSameBuild, assertSameMpi, buildFingerprint } from '../../src/comm/mpi-agreement.ts';
 import { LauncherOutput } from '../../src/comm/mpi-launcher-output.ts';
 import { decodeLine, encodeFrame, encodeLine, FrameReader } from '../../src/comm/mpi-protocol.ts';
 
@@ -78,7 +78,7 @@ describe('lines of standard error', () => {
 });
 
 describe('agreement', () => {
-  const identities = ['a', 'b'].map((host) => ({ host, build: '1' }));
+  const identities = ['a', 'b'].map((host) => ({ host, build: '1', mpi: 'Open MPI v4.1.4' }));
 
   it('names who differs', () => {
     assertAgreement([{ model: 'x' }, { model: 'x', plan: 'p' }], identities, { plan: 'p' });
@@ -87,9 +87,14 @@ describe('agreement', () => {
       message: 'rank 1 on b has model y, rank 0 on a has x',
     });
     assertSameBuild(identities, '1');
-    assert.throws(() => assertSameBuild([identities[0], { host: 'b', build: '2' }], '1'), {
+    assert.throws(() => assertSameBuild([identities[0], { ...identities[1], build: '2' }], '1'), {
       code: 'RANK_BUILD',
       message: 'rank 1 on b runs build 2, the host of the run 1',
+    });
+    assertSameMpi(identities);
+    assert.throws(() => assertSameMpi([identities[0], { ...identities[1], mpi: 'Open MPI v5.0.1' }]), {
+      code: 'MPI_VERSION',
+      message: 'rank 1 on b runs Open MPI v5.0.1, rank 0 on a Open MPI v4.1.4',
     });
     assert.match(buildFingerprint(), /^[0-9a-f]{16}$/);
   });
