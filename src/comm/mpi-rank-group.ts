@@ -102,6 +102,13 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
     this.output = new LauncherOutput({
       onMessage: (rank, message) => this.hear(rank, message),
       onDeath: (rank, reason) => this.died(rank, reason),
+      onHostLost: (host) => {
+        this.fail(
+          new SmoeError('RANK_LOST', `mpirun cannot reach ${host} any more: it is down or the network between is cut`, {
+            hint: 'look at that host and at the network, then start again',
+          }),
+        );
+      },
       onLine: print,
     });
     const reader = new FrameReader(
@@ -183,8 +190,9 @@ function removeSessionDirectory(pid: number): void {
 const ownParameters: Record<string, string> = {
   // Ranks wait by polling: without it one that waits would keep a core from one that computes.
   mpi_yield_when_idle: '1',
-  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes.
-  oob_tcp_keepalive_time: '2',
+  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
+  // than our own heartbeats, which know which rank it is.
+  oob_tcp_keepalive_time: '4',
   oob_tcp_keepalive_intvl: '1',
   oob_tcp_keepalive_probes: '3',
 };

@@ -57,12 +57,13 @@ describe('lines of standard error', () => {
     assert.equal(decodeLine(line.slice(0, -20)), undefined);
   });
 
-  it('name the rank that mpirun saw end', () => {
+  it('name the rank that mpirun saw end, and the host that it lost', () => {
     const deaths: string[] = [];
     const lines: string[] = [];
     const output = new LauncherOutput({
       onMessage: () => assert.fail('no message'),
       onDeath: (rank, reason) => deaths.push(`${rank} ${reason}`),
+      onHostLost: (host) => deaths.push(`lost ${host}`),
       onLine: (line) => lines.push(line),
     });
     const ruler = '-'.repeat(74);
@@ -71,7 +72,9 @@ describe('lines of standard error', () => {
     for (const text of [`before\n${ruler}\n${killed}\n`, `${ruler}\n${ruler}\n${exited}\n${ruler}\nafter\n`]) {
       for (const character of text) output.push(character);
     }
-    assert.deepEqual(deaths, ['2 signal 9 (Killed) on b', '1 exited with code 7']);
+    const heading = 'ORTE has lost communication with a remote daemon.\n\n  HNP daemon   : [[1,0],0] on node a\n';
+    output.push(`${ruler}\n${heading}  Remote daemon: [[1,0],2] on node 10.0.0.3\n\nThis is\n${ruler}\n`);
+    assert.deepEqual(deaths, ['2 signal 9 (Killed) on b', '1 exited with code 7', 'lost 10.0.0.3']);
     assert.deepEqual(lines, ['before', 'after']);
     assert.ok(output.tail.includes(killed));
   });
