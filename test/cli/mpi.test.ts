@@ -15,6 +15,7 @@ import { homogeneous } from '../../src/testbed/topology.ts';
 import { readTrace } from '../../src/trace/parquet.ts';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const rank = fileURLToPath(new URL('../../src/comm/mpi-rank.js', import.meta.url));
 const model = fileURLToPath(new URL('../../../test/fixtures/tiny/qwen3_moe', import.meta.url));
 const work = mkdtempSync(join(tmpdir(), 'smoe-cli-mpi-'));
 after(() => rmSync(work, { recursive: true }));
@@ -73,8 +74,18 @@ function running(): number[] {
     .map(Number);
 }
 
-function ranks(): number[] {
-  return running().filter((pid) => /mpi-rank\.js|main\.js/.test(readText(`/proc/${pid}/cmdline`)));
+/** Calls `act` with the ranks' process ids a second after there are two, which is when they load or compute. */
+function whenRanksRun(program: string, act: (ranks: number[]) => void): void {
+  const timer = setInterval(() => {
+    const ranks = running().filter((pid) => new RegExp(`^[^ ]*node ${program}`).test(commandLineOf(pid)));
+    if (ranks.length < 2) return;
+    clearInterval(timer);
+    setTimeout(() => act(ranks), 1000);
+  }, 50);
+}
+
+function commandLineOf(pid: number): string {
+  return readText(`/proc/${pid}/cmdline`).replaceAll('\0', ' ');
 }
 
 function readText(path: string): string {
@@ -143,28 +154,28 @@ describe('smoe over MPI', { skip }, () => {
     [
       'it is interrupted',
       smoe('compare', model, '--transport', 'mpi', '--ranks', '2', ...long),
-      (pid) => void setTimeout(() => process.kill(pid, 'SIGINT'), 4000),
+      (pid) => whenRanksRun(rank, () => process.kill(pid, 'SIGINT')),
       130,
       /error INTERRUPTED/,
     ],
     [
       'a rank is killed',
       smoe('compare', model, '--transport', 'mpi', '--ranks', '2', ...long),
-      () => void setTimeout(() => process.kill(Math.max(...ranks()), 'SIGKILL'), 4000),
+      () => whenRanksRun(rank, (ranks) => process.kill(ranks[1]!, 'SIGKILL')),
       1,
       /error RANK_DIED: rank [01] died: signal 9 \(Killed\)/,
     ],
     [
       'the mpirun around it is interrupted',
       mpirun(2, 'compare', model, '--transport', 'mpi', ...long),
-      (pid) => void setTimeout(() => process.kill(pid, 'SIGINT'), 4000),
+      (pid) => whenRanksRun(main, () => process.kill(pid, 'SIGINT')),
       undefined,
       /./,
     ],
     [
       'a rank of the mpirun around it is interrupted',
       mpirun(2, 'compare', model, '--transport', 'mpi', ...long),
-      () => void setTimeout(() => process.kill(Math.max(...ranks()), 'SIGINT'), 4000),
+      () => whenRanksRun(main, (ranks) => process.kill(ranks[1]!, 'SIGINT')),
       undefined,
       /process rank \d with PID \d+ on node \S+ exited on signal 2|INTERRUPTED/,
     ],
