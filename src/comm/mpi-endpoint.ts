@@ -169,6 +169,9 @@ export class MpiEndpoint {
 
   /** Aborts the run because its ranks disagree, and throws the reason all of them get. */
   refuse(message: string): never {
+    // A peer that has been told to stop may already be somewhere else.
+    this.attend();
+    this.throwIfAborted();
     this.abort('COMM_MISMATCH', message);
     throw this.abortReason ?? new SmoeError('COMM_MISMATCH', message);
   }
@@ -189,7 +192,7 @@ export class MpiEndpoint {
     this.library.mpi.MPI_Abort(this.library.world, 1);
   }
 
-  private throwIfAborted(): void {
+  throwIfAborted(): void {
     if (this.abortReason !== undefined) throw new SmoeError(this.abortReason.code, this.abortReason.message);
   }
 
