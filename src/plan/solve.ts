@@ -10,6 +10,7 @@ import { placeExperts } from './place.ts';
 import { buildPredictionTables } from './prediction-tables.ts';
 import { chooseLayerPredictors, measureTablePredictors } from './predictor-choice.ts';
 import { defaultSolver, solvers } from './solvers/index.ts';
+import { chooseLookback } from './transition-table.ts';
 
 export interface SolveOptions {
   devices: number;
@@ -35,11 +36,15 @@ export interface SolveOptions {
   timeLimitSeconds?: number;
   /** Worker threads; by default one per core. */
   threads?: number;
+  /** Layers before that the transition table looks at, 1 to 3; by default 2, or 1 where many devices make the table large. */
+  lookback?: number;
   /** The model's embedding rows, for token ids the trace never shows. */
   embedding?: EmbeddingTable;
   /** [L] recall of the pregate predictor (RunReport.layers[].recall of a run with it), to choose predictors by. */
   pregateRecall?: Float64Array;
   onProgress?: (finishedLayers: number, layers: number) => void;
+  /** Gives up with INTERRUPTED when aborted. */
+  signal?: AbortSignal;
 }
 
 /** Requests a trace needs before a part of them is held out. */
@@ -54,6 +59,7 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
   const { devices, solver = defaultSolver, maximumImbalance = 1.1, embedding, pregateRecall } = options;
   const { model } = trace;
   checkRequest(devices, solver, maximumImbalance, model.experts);
+  const lookback = chooseLookback(options.lookback, model.layers, devices);
   const held = requestCount(trace) >= fewestRequests;
   const { first: fit, second: test } = held ? splitRequests(trace, fitShare) : { first: trace, second: trace };
   const { expertOwner, replicas, notes } = await placeExperts(fit, test, solver, options);
@@ -76,7 +82,7 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
   plan.promise = promiseOf(plan, test, held);
   if (model.vocabularySize > 0) {
     const tables = (part: RoutingTrace, best: LayerPredictorName[]): PredictionTables =>
-      buildPredictionTables(part, expertOwner, devices, best, embedding);
+      buildPredictionTables(part, expertOwner, devices, best, { embedding, lookback });
     const undecided = Array.from({ length: model.layers }, (): LayerPredictorName => 'token');
     const fitted = tables(fit, undecided);
     // Tables held against what they were made from look right whatever they say.

@@ -45,6 +45,7 @@ export const hypergraphSolver: PlacementSolver = {
         threads: trace.length * layers * topK < fewPairs ? 1 : problem.threads,
         timeLimitSeconds: problem.timeLimitSeconds,
         onProgress: problem.onProgress,
+        signal: problem.signal,
       },
     );
     const expertOwner = new Uint16Array(layers * experts);
