@@ -19,6 +19,8 @@ export function requirePredictionTables(plan: Plan): PredictionTables {
 export interface TableOptions {
   /** For ids the trace never shows. */
   embedding?: EmbeddingTable | undefined;
+  /** Ids that will be looked up; others may keep the average. All by default. */
+  lookedUp?: ((id: number) => boolean) | undefined;
   /** Layers that the transition table looks back, 1 to `longestLookback`. */
   lookback?: number;
 }
@@ -70,12 +72,12 @@ export function buildPredictionTables(
   expertOwner: Uint16Array,
   devices: number,
   bestPredictor: LayerPredictorName[],
-  { embedding, lookback = 2 }: TableOptions = {},
+  { embedding, lookedUp, lookback = 2 }: TableOptions = {},
 ): PredictionTables {
   const { layers, vocabularySize } = trace.model;
   const frequency = tokenFrequency(trace);
   const neighbour =
-    embedding === undefined ? new Int32Array(vocabularySize).fill(-1) : nearestSeenTokens(embedding, frequency);
+    embedding === undefined ? new Int32Array(vocabularySize).fill(-1) : nearestSeenTokens(embedding, frequency, lookedUp);
   const tables: PredictionTables = {
     tokenDevice: new Uint8Array(layers * vocabularySize),
     tokenConfidence: new Uint8Array(layers * vocabularySize),
