@@ -36,7 +36,8 @@ for (let i = 0; i < Number(values.instances); i++) {
 const gap = ({ cost, optimum }: Verdict): number => (optimum === 0 ? (cost === 0 ? 0 : Infinity) : cost / optimum - 1);
 const equal = judged.filter(({ cost, optimum }) => cost === optimum).length;
 const worst = Math.max(...judged.map(gap));
-if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine: machine(), judged }, undefined, 2)}\n`);
+if (values.json !== undefined)
+  writeFileSync(values.json, `${JSON.stringify({ machine: machine(), judged }, undefined, 2)}\n`);
 console.log(`# Distance from the optimum
 
 ${machine()}. ${judged.length} random layers of 6 to 12 experts, top-2 to top-4, 2 to 4 devices, ${Math.min(...judged.map(({ sets }) => sets))} to ${Math.max(...judged.map(({ sets }) => sets))} distinct sets.

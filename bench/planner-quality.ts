@@ -114,7 +114,9 @@ async function measure(
   const { expertOwner, notes } = placement;
   const replicas = placement.replicas ?? Array.from({ length: layers }, () => []);
   const figures = evaluatePlacement({ devices, expertOwner, replicas }, evaluation);
-  console.error(`${devices} devices, ${nodes} nodes, ${replicasPerDevice} copies: ${solver} in ${seconds.toFixed(1)} s`);
+  console.error(
+    `${devices} devices, ${nodes} nodes, ${replicasPerDevice} copies: ${solver} in ${seconds.toFixed(1)} s`,
+  );
   return {
     devices,
     nodes,
@@ -195,9 +197,21 @@ function checkBars({ rows }: ModelResult): void {
   const base = of('contiguous', false).remoteDevicesPerToken;
   const rival = Math.min(...published.map((solver) => of(solver, false).remoteDevicesPerToken));
   const bars: [string, string, boolean][] = [
-    ['below contiguous, at least 30 %', change(ours.remoteDevicesPerToken, base), ours.remoteDevicesPerToken <= 0.7 * base],
-    ['below the best published, at least 4 %', change(ours.remoteDevicesPerToken, rival), ours.remoteDevicesPerToken <= 0.96 * rival],
-    ['with 25 % copies below contiguous, at least 45 %', change(copied.remoteDevicesPerToken, base), copied.remoteDevicesPerToken <= 0.55 * base],
+    [
+      'below contiguous, at least 30 %',
+      change(ours.remoteDevicesPerToken, base),
+      ours.remoteDevicesPerToken <= 0.7 * base,
+    ],
+    [
+      'below the best published, at least 4 %',
+      change(ours.remoteDevicesPerToken, rival),
+      ours.remoteDevicesPerToken <= 0.96 * rival,
+    ],
+    [
+      'with 25 % copies below contiguous, at least 45 %',
+      change(copied.remoteDevicesPerToken, base),
+      copied.remoteDevicesPerToken <= 0.55 * base,
+    ],
     ['imbalance of the worst layer, at most 1.2', ours.worstImbalance.toFixed(2), ours.worstImbalance <= 1.2],
   ];
   console.log('## Bars, demo on 4 devices\n\n| bar | measured | |\n|---|---:|---|');

@@ -84,7 +84,16 @@ async function main(): Promise<void> {
   const tokens = Number(values.tokens);
   const cases: Record<string, Case> = {
     qwen3: { name: 'qwen3', layers: 48, experts: 128, topK: 8, vocabularySize: 151_936, tokens, devices: 8, nodes: 1 },
-    deepseek: { name: 'deepseek', layers: 58, experts: 256, topK: 8, vocabularySize: 129_280, tokens, devices: 64, nodes: 8 },
+    deepseek: {
+      name: 'deepseek',
+      layers: 58,
+      experts: 256,
+      topK: 8,
+      vocabularySize: 129_280,
+      tokens,
+      devices: 64,
+      nodes: 8,
+    },
   };
   const wanted = values.case.split(',').filter(Boolean);
   const folder = mkdtempSync(join(tmpdir(), 'smoe-planner-speed-'));
@@ -135,7 +144,9 @@ calibration and the promise on held-out requests. Peak memory is that of the pro
 
 function run(folder: string, wanted: Case): Measured {
   const path = join(folder, 'trace.parquet');
-  console.error(`${wanted.name}: writing ${wanted.tokens} tokens of ${wanted.layers} x ${wanted.experts} x ${wanted.topK}`);
+  console.error(
+    `${wanted.name}: writing ${wanted.tokens} tokens of ${wanted.layers} x ${wanted.experts} x ${wanted.topK}`,
+  );
   writePlantedTrace(path, { ...wanted, seed: 1 });
   const fileMb = statSync(path).size / 2 ** 20;
   console.error(`${wanted.name}: ${fileMb.toFixed(0)} MB; reading and solving for ${wanted.devices} devices`);

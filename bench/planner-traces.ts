@@ -53,7 +53,9 @@ function record(path: string, text: string): void {
   console.error(`recording the shipped model's routing of ${text}, a few minutes, once: ${path}`);
   const command = [join(root, 'dist', 'src', 'cli', 'main.js'), 'trace', 'record'];
   const from = join(root, 'models', 'demo', 'heldout', text);
-  execFileSync(process.execPath, [...command, '--text', from, '--out', path], { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(process.execPath, [...command, '--text', from, '--out', path], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
 }
 
 /** Routing weights with the profile, for exflow. */

@@ -73,7 +73,9 @@ Remote devices per token (LAR), on each domain's evaluation requests, by what th
 | domain | tokens: profile, evaluation | contiguous | that domain | all other domains | all domains |
 |---|---:|---:|---:|---:|---:|`);
   for (const { domain, profileTokens, evaluationTokens, figures } of domains)
-    console.log(`| ${domain} | ${profileTokens}, ${evaluationTokens} | ${sources.map((source) => cell(figures[source])).join(' | ')} |`);
+    console.log(
+      `| ${domain} | ${profileTokens}, ${evaluationTokens} | ${sources.map((source) => cell(figures[source])).join(' | ')} |`,
+    );
   const mean = (source: Source, field: 'remoteDevicesPerToken' | 'localActivationRate'): number =>
     domains.reduce((sum, { figures }) => sum + figures[source][field], 0) / domains.length;
   const means = sources.map((source) =>

@@ -34,7 +34,8 @@ export const placementArgs: ArgsDef = {
     type: 'string',
     valueHint: 'N|X%',
     default: '0',
-    description: 'Copies of foreign experts per device and layer, as a number or in percent of an even share of experts',
+    description:
+      'Copies of foreign experts per device and layer, as a number or in percent of an even share of experts',
   },
   cluster: {
     type: 'string',
@@ -111,7 +112,12 @@ export function readPlacement(
     cluster:
       cluster === undefined
         ? undefined
-        : clusterDevices(cluster, experts, replicasPerDevice, model === undefined ? undefined : weightBytes(model, layers)),
+        : clusterDevices(
+            cluster,
+            experts,
+            replicasPerDevice,
+            model === undefined ? undefined : weightBytes(model, layers),
+          ),
   };
   const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const notes =
@@ -127,9 +133,13 @@ function readReplicas(flags: Flags, evenShare: number): number {
   const match = /^(\d+(?:\.\d+)?)\s*(%?)$/.exec(text);
   const value = Number(match?.[1]);
   if (match === null || (match[2] === '' && !Number.isInteger(value))) {
-    throw usageError('USAGE_BAD_VALUE', `--replicas: ${JSON.stringify(text)} is neither a number of copies nor a share`, {
-      hint: 'such as 2, or 25%',
-    });
+    throw usageError(
+      'USAGE_BAD_VALUE',
+      `--replicas: ${JSON.stringify(text)} is neither a number of copies nor a share`,
+      {
+        hint: 'such as 2, or 25%',
+      },
+    );
   }
   return match[2] === '' ? value : Math.round((value / 100) * evenShare);
 }

@@ -117,9 +117,7 @@ async function plan({ flags, console, signal }: VerbContext): Promise<ExitStatus
       peakMemoryMb: process.resourceUsage().maxRSS / 1024,
       ...evaluatePlacement(solved, evaluation),
       movedExperts:
-        options.start === undefined
-          ? movedExperts(solved)
-          : countMoved(options.start.expertOwner, solved.expertOwner),
+        options.start === undefined ? movedExperts(solved) : countMoved(options.start.expertOwner, solved.expertOwner),
       reliability: reliabilityOf(solved, evaluation),
       notes: solved.notes ?? [],
     });
@@ -128,7 +126,8 @@ async function plan({ flags, console, signal }: VerbContext): Promise<ExitStatus
       writePlan(out, solved);
       console.log(`${out}: written`);
     }
-    if (writeFigure !== undefined) writeFigure(reliabilityFigure(requireReliability(reports.at(-1)!), evaluation.source));
+    if (writeFigure !== undefined)
+      writeFigure(reliabilityFigure(requireReliability(reports.at(-1)!), evaluation.source));
   }
   console.progress(undefined);
   const report: PlanReport = {
@@ -158,9 +157,13 @@ function reliabilityOf({ prediction, expertOwner, devices }: Plan, evaluation: R
 
 function requireReliability({ reliability, solver }: SolverReport): TableReliability {
   if (reliability !== null) return reliability;
-  throw usageError('USAGE_BAD_VALUE', `--figure draws how reliable prediction tables are, and the plan of ${solver} has none`, {
-    hint: 'solve from a trace with token ids',
-  });
+  throw usageError(
+    'USAGE_BAD_VALUE',
+    `--figure draws how reliable prediction tables are, and the plan of ${solver} has none`,
+    {
+      hint: 'solve from a trace with token ids',
+    },
+  );
 }
 
 /** Never the same requests twice: what a plan was made from does not measure it. */

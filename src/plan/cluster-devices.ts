@@ -76,7 +76,12 @@ function slotsOf(
  * Slots near what each device should own: in proportion to its speed, as far as memory goes, with a quarter to spare. Empty places far
  * beyond that only slow the search down.
  */
-function usefulSlots(slots: number[] | undefined, speeds: number[], experts: number, replicasPerDevice: number): number[] {
+function usefulSlots(
+  slots: number[] | undefined,
+  speeds: number[],
+  experts: number,
+  replicasPerDevice: number,
+): number[] {
   const most = speeds.map((_, device) => Math.min(slots?.[device] ?? experts, experts - replicasPerDevice));
   const total = most.reduce((sum, room) => sum + room, 0);
   if (total < experts) return most;

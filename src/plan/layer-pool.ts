@@ -52,7 +52,9 @@ export async function solveLayers<Name extends LayerTaskName>(
     return results;
   }
   const pool = Array.from({ length: workers }, () => new LayerThread());
-  const stopped = new Promise<never>((_resolve, reject) => signal?.addEventListener('abort', () => reject(interrupted())));
+  const stopped = new Promise<never>((_resolve, reject) =>
+    signal?.addEventListener('abort', () => reject(interrupted())),
+  );
   stopped.catch(() => {});
   try {
     const all = Promise.all(pool.map((thread) => run((input, layer) => thread.solve(name, input, layer))));

@@ -60,7 +60,14 @@ export function nearestSeenTokens(
 }
 
 /** Keeps the `length` largest in falling order; a later equal one stays behind. */
-function insert(best: Float64Array, found: Int32Array, from: number, length: number, dot: number, candidate: number): void {
+function insert(
+  best: Float64Array,
+  found: Int32Array,
+  from: number,
+  length: number,
+  dot: number,
+  candidate: number,
+): void {
   let at = from + length - 1;
   if (!(dot > best[at]!)) return;
   for (; at > from && dot > best[at - 1]!; at--) {

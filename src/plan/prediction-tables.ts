@@ -77,7 +77,9 @@ export function buildPredictionTables(
   const { layers, vocabularySize } = trace.model;
   const frequency = tokenFrequency(trace);
   const neighbour =
-    embedding === undefined ? new Int32Array(vocabularySize).fill(-1) : nearestSeenTokens(embedding, frequency, lookedUp);
+    embedding === undefined
+      ? new Int32Array(vocabularySize).fill(-1)
+      : nearestSeenTokens(embedding, frequency, lookedUp);
   const tables: PredictionTables = {
     tokenDevice: new Uint8Array(layers * vocabularySize),
     tokenConfidence: new Uint8Array(layers * vocabularySize),

@@ -75,7 +75,9 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
   if (model.vocabularySize === 0) notes.push('the trace holds no token ids: the plan has no prediction tables');
   else if (tableBytes > mostTableBytes) {
     const megabytes = Math.round(tableBytes / 2 ** 20);
-    notes.push(`prediction tables of ${devices} devices would take ${megabytes} MiB: the plan has none, predict with pregate`);
+    notes.push(
+      `prediction tables of ${devices} devices would take ${megabytes} MiB: the plan has none, predict with pregate`,
+    );
   }
   const plan: Plan = {
     version: 1,

@@ -64,7 +64,12 @@ describe('incremental gains', () => {
     fc.assert(
       fc.property(fc.nat(1000), (seed) => {
         const sets = collectExpertSets(trace, 0);
-        const layout = layoutOf(4, 16, { nodeOf: [0, 0, 1, 1], innerPrice: 1, outerPrice: 3, expertSlots: [6, 5, 5, 4] });
+        const layout = layoutOf(4, 16, {
+          nodeOf: [0, 0, 1, 1],
+          innerPrice: 1,
+          outerPrice: 3,
+          expertSlots: [6, 5, 5, 4],
+        });
         const random = new SeededRandom(seed);
         const start = randomOwners(16, layout, random);
         const movePrice = 7;
@@ -141,7 +146,10 @@ describe('constraints', () => {
   it('names the constraint that cannot be met, with exit status 3', async () => {
     const refused = (wrong: Partial<SolveOptions>, message: RegExp): Promise<void> =>
       assert.rejects(solvePlan(trace, { ...options, ...wrong }), { code: 'PLAN_INFEASIBLE', exitStatus: 3, message });
-    await refused({ cluster: { expertSlots: [4, 4, 4, 3] } }, /device memory: room for 15 experts in all, the model has 16/);
+    await refused(
+      { cluster: { expertSlots: [4, 4, 4, 3] } },
+      /device memory: room for 15 experts in all, the model has 16/,
+    );
     await refused({ replicasPerDevice: 13 }, /replicas: 13 copies per device/);
     await refused({ expertGroups: 3 }, /expert groups: 16 experts do not fall into 3/);
     await refused({ expertGroups: 2 }, /expert groups: 2 groups of 8 experts cannot stay whole on 4 devices/);
@@ -151,12 +159,18 @@ describe('constraints', () => {
   it('starts from a plan: nothing moves when moving costs too much, and more moves when it costs nothing', async () => {
     const start = await solvePlan(trace, { ...options, solver: 'contiguous' });
     const moves = async (movePrice: number): Promise<number> =>
-      movedExperts(start.expertOwner, (await solvePlan(trace, { ...options, start, movePrice, maximumImbalance: 3 })).expertOwner);
+      movedExperts(
+        start.expertOwner,
+        (await solvePlan(trace, { ...options, start, movePrice, maximumImbalance: 3 })).expertOwner,
+      );
     assert.equal(await moves(1000), 0);
     const [some, many] = [await moves(0.02), await moves(0)];
     assert.ok(some > 0 && some < many, `${some} and ${many}`);
     await assert.rejects(solvePlan(trace, { ...options, devices: 2, start }), { code: 'PLAN_OTHER_MODEL' });
-    await assert.rejects(solvePlan(trace, { ...options, start, movePrice: -1 }), { code: 'PLAN_MOVE_PRICE', exitStatus: 2 });
+    await assert.rejects(solvePlan(trace, { ...options, start, movePrice: -1 }), {
+      code: 'PLAN_MOVE_PRICE',
+      exitStatus: 2,
+    });
   });
 
   it('stops when told to, and still gives a plan when time is up at once', async () => {
@@ -203,7 +217,14 @@ describe('never worse than contiguous', () => {
   it('puts contiguous layers back where they are cheaper on traffic that was not solved on, and says so', () => {
     const layout = layoutOf(4, 16);
     const random = new SeededRandom(2);
-    const fallbackOptions = { fit: trace, test: trace, layout, maximumImbalance: 3, expertGroups: 0, keepGroupsOn: 'device' as const };
+    const fallbackOptions = {
+      fit: trace,
+      test: trace,
+      layout,
+      maximumImbalance: 3,
+      expertGroups: 0,
+      keepGroupsOn: 'device' as const,
+    };
     const contiguous = contiguousIn(16, layout);
     // Layer 0 is worse than contiguous on a trace whose experts are contiguous clusters; layer 1 is contiguous itself.
     const blocks: RoutingTrace = {
@@ -217,7 +238,10 @@ describe('never worse than contiguous', () => {
     fallBackToContiguous(placement, { ...fallbackOptions, fit: blocks, test: blocks });
     assert.deepEqual([...placement.expertOwner], [...contiguous, ...contiguous]);
     assert.equal(placement.notes.length, 1);
-    assert.match(placement.notes[0]!, /layer 0: contiguous costs 0.000 per token on held-out traffic, .* contiguous is used/);
+    assert.match(
+      placement.notes[0]!,
+      /layer 0: contiguous costs 0.000 per token on held-out traffic, .* contiguous is used/,
+    );
   });
 });
 
@@ -239,6 +263,9 @@ describe('plan differences', () => {
     assert.deepEqual(diffPlans(to, from).layers[1]!.replicasRemoved, [{ expert: 0, device: 2 }]);
     assert.ok(diff.promise.sameSource);
     assert.ok(Math.abs(diff.promise.loadImbalance.change! - 0.5) < 1e-9);
-    assert.throws(() => diffPlans(from, { ...to, devices: 8 }), { code: 'PLAN_DIFF_SHAPE', message: /devices: 4 and 8/ });
+    assert.throws(() => diffPlans(from, { ...to, devices: 8 }), {
+      code: 'PLAN_DIFF_SHAPE',
+      message: /devices: 4 and 8/,
+    });
   });
 });

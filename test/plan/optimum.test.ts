@@ -21,7 +21,10 @@ describe('hypergraph against the proved optimum', () => {
       for (let seed = 1; seed <= 2; seed++) {
         const { cost, optimum, withinBound } = judge({ experts, topK, devices, tokens: 72, seed });
         assert.ok(withinBound);
-        assert.ok(cost >= optimum && cost <= 1.01 * optimum, `${experts}/${topK}/${devices}/${seed}: ${cost}, ${optimum}`);
+        assert.ok(
+          cost >= optimum && cost <= 1.01 * optimum,
+          `${experts}/${topK}/${devices}/${seed}: ${cost}, ${optimum}`,
+        );
         equal += cost === optimum ? 1 : 0;
         instances++;
       }

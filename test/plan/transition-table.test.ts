@@ -20,7 +20,10 @@ const trace = syntheticTrace({
   tokensPerRequest: 100,
   seed: 21,
 });
-const owner = Uint16Array.from({ length: layers * experts }, (_, i) => contiguousOwners(experts, devices)[i % experts]!);
+const owner = Uint16Array.from(
+  { length: layers * experts },
+  (_, i) => contiguousOwners(experts, devices)[i % experts]!,
+);
 const best = Array.from({ length: layers }, () => 'token' as const);
 
 describe('needed devices', () => {
@@ -53,7 +56,8 @@ describe('transition tables', () => {
         for (let row = 0; row < trace.length; row++) {
           if (digits.some((digit, back) => homes[back]![row] !== digit)) continue;
           seen++;
-          for (let device = 0; device < devices; device++) needed[device]! += needs.pairs[row * devices + device]! > 0 ? 1 : 0;
+          for (let device = 0; device < devices; device++)
+            needed[device]! += needs.pairs[row * devices + device]! > 0 ? 1 : 0;
         }
         if (seen < 200) continue;
         checked++;
@@ -71,7 +75,9 @@ describe('transition tables', () => {
       assert.deepEqual(decodePlan(encodePlan(plan), 'here'), plan);
       const recall = measureTablePredictors(plan, trace).transition!;
       assert.ok(recall.every((share) => share > 0.5 && share <= 1));
-      const { transitionNeeds } = tableReliability(countConfidences(plan.prediction!, trace, plan.expertOwner, devices));
+      const { transitionNeeds } = tableReliability(
+        countConfidences(plan.prediction!, trace, plan.expertOwner, devices),
+      );
       assert.ok(transitionNeeds.calibrationError < 0.05);
     });
   }

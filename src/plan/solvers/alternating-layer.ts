@@ -25,7 +25,14 @@ const steps = 8;
 const swapsPerStep = 64;
 
 /** Algorithm 1 of the paper's fifth version for one layer (docs/method.md, the paper's problem); affinities are shares of their sums. */
-export function solveAlternatingLayer({ layer, items, together, devices, seed, budgetMs }: AlternatingTask): Uint16Array {
+export function solveAlternatingLayer({
+  layer,
+  items,
+  together,
+  devices,
+  seed,
+  budgetMs,
+}: AlternatingTask): Uint16Array {
   const random = new SeededRandom(seed, layer);
   const { experts } = items;
   const loads = new Float64Array(experts);

@@ -6,8 +6,6 @@ import { anneal, type Deadline, descend, repairLoad } from './local-search.ts';
 import { Partition, type PartitionOptions } from './partition.ts';
 import { affinityOwners, contiguousIn, randomOwners } from './starts.ts';
 
-/** Most pairs of experts within sets that the final descent looks at: bounds memory and time. */
-const descentPairs = 2_000_000;
 const finalists = 3;
 
 /** How hard to search. Many short runs find better placements than few long ones in the same time. */
@@ -18,12 +16,15 @@ export interface SearchEffort {
   proposalsPerExpert: number;
   /** Most pairs of experts within sets that the annealing looks at. */
   annealingPairs: number;
+  /** The same for the final descent; bounds memory too. */
+  descentPairs: number;
 }
 
 export const fullEffort: Readonly<SearchEffort> = {
   randomStarts: 6,
   proposalsPerExpert: 625,
   annealingPairs: 280_000,
+  descentPairs: 2_000_000,
 };
 /** Layers times experts that are searched with full effort. */
 const fullEffortExperts = 1024;
@@ -38,6 +39,7 @@ export function effortFor(layers: number, experts: number): SearchEffort {
     randomStarts: Math.max(1, Math.round(fullEffort.randomStarts * share)),
     proposalsPerExpert: Math.max(200, Math.round(fullEffort.proposalsPerExpert * Math.sqrt(share))),
     annealingPairs: Math.max(112_000, Math.round(fullEffort.annealingPairs * Math.sqrt(share))),
+    descentPairs: Math.max(800_000, Math.round(fullEffort.descentPairs * Math.sqrt(share))),
   };
 }
 
@@ -77,7 +79,7 @@ export interface PartitionResult {
  */
 export function partitionExperts(task: PartitionTask): PartitionResult {
   const { sets, loads, layout, start, movePrice = 0, random, deadline } = task;
-  const { randomStarts, proposalsPerExpert, annealingPairs } = task.effort ?? fullEffort;
+  const { randomStarts, proposalsPerExpert, annealingPairs, descentPairs } = task.effort ?? fullEffort;
   const { experts } = sets;
   const options: PartitionOptions = { loads, start, movePrice };
   const balanced = mostBalancedOwners(loads, layout);
