@@ -5,9 +5,8 @@ export interface PredictionContext {
   tokens: number;
   /** [T] */
   tokenIds: Int32Array;
-  /** [T] plan devices where the tokens were homed one and two layers before; -1 in the first layers. */
-  homeBefore: Int16Array;
-  homeTwoBefore: Int16Array;
+  /** [`longestLookback`][T] plan devices where the tokens were homed one, two, ... layers before; -1 in the first layers. */
+  homesBefore: readonly Int16Array[];
   /** The layer's own router on the layer's input (residual before attention, post-attention norm): logits [T, N]. */
   pregateLogits(): Float32Array;
 }

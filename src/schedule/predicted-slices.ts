@@ -1,5 +1,5 @@
 import type { TransformerBuffers } from '../engine/rank-buffers.ts';
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
 import { BalancedSlices } from '../predict/slices.ts';
 import type { LayerInput, ScheduleResources } from './schedule.ts';
@@ -18,9 +18,8 @@ export class PredictedSlices implements SliceChooser {
   readonly #balancer: BalancedSlices;
   readonly #needs: Float32Array;
   readonly #benefit: Float32Array;
-  /** [T] plan device of each token's home in the two layers before. */
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  /** [lookback][T] plan device of each token's home in the layers before, the nearest first. */
+  readonly #homesBefore: Int16Array[];
 
   /** @param dataParallelRank group whose ranks share the tokens; @param stepTokens largest T */
   constructor(
@@ -40,18 +39,14 @@ export class PredictedSlices implements SliceChooser {
     this.#balancer = new BalancedSlices(stepTokens, ranks);
     this.#needs = new Float32Array(stepTokens * plan.devices);
     this.#benefit = new Float32Array(stepTokens * ranks);
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
   choose(input: LayerInput): TokenSlices {
     const { tokens } = input;
     const ranks = this.#resources.tensorGroup.size;
     if (ranks === 1 || tokens === 0) return { order: undefined, counts: new Int32Array(ranks).fill(tokens) };
-    if (input.layer === 0) {
-      this.#homeBefore.fill(-1);
-      this.#homeTwoBefore.fill(-1);
-    }
+    if (input.layer === 0) for (const homes of this.#homesBefore) homes.fill(-1);
     this.#predictor.predict(this.#context(input), this.#needs);
     this.#foldToRanks(tokens);
     this.#balancer.solve(this.#benefit, tokens);
@@ -68,8 +63,7 @@ export class PredictedSlices implements SliceChooser {
       layer,
       tokens,
       tokenIds: input.tokenIds,
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
+      homesBefore: this.#homesBefore,
       pregateLogits: () => {
         const { pregateNormalized, pregateLogits } = this.#buffers;
         experts.routerLogits(layer, input.hidden, tokens, pregateNormalized, pregateLogits);
@@ -95,7 +89,8 @@ export class PredictedSlices implements SliceChooser {
   /** A token's home device is the one of its rank's block that it needs most. */
   #rememberHomes(order: Int32Array, counts: Int32Array): void {
     const block = this.#resources.ownership.devicesPerRank;
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
+    const homes = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(homes);
     let at = 0;
     counts.forEach((count, rank) => {
       const first = (this.#firstRank + rank) * block;
@@ -106,7 +101,7 @@ export class PredictedSlices implements SliceChooser {
         for (let device = first + 1; device < first + block; device++) {
           if (this.#needs[token * this.#devices + device]! > this.#needs[token * this.#devices + home]!) home = device;
         }
-        this.#homeBefore[token] = home;
+        homes[token] = home;
       }
     });
   }

@@ -1,6 +1,6 @@
 import type { Layout } from '../engine/api.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import { requirePredictionTables } from '../plan/prediction-tables.ts';
 import { createCombinedPredictor } from '../predict/combined.ts';
 import { createPredictor } from '../predict/index.ts';
@@ -138,8 +138,8 @@ class PredictedGroup {
   readonly #needs: Float32Array;
   /** [T, tp] */
   readonly #benefit: Float32Array;
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  /** [lookback][T], the nearest layer first */
+  readonly #homesBefore: Int16Array[];
 
   constructor({ trace, plan, layout, stepTokens }: PredictedHomesOptions, group: number, predictor: DevicePredictor) {
     const { dataParallel, tensorParallel } = layout;
@@ -152,22 +152,17 @@ class PredictedGroup {
     this.#balancer = new BalancedSlices(stepTokens, tensorParallel);
     this.#needs = new Float32Array(stepTokens * plan.devices);
     this.#benefit = new Float32Array(stepTokens * tensorParallel);
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
   choose(rows: Int32Array, layer: number, homes: Int32Array): void {
     if (rows.length === 0) return;
-    if (layer === 0) {
-      this.#homeBefore.fill(-1);
-      this.#homeTwoBefore.fill(-1);
-    }
+    if (layer === 0) for (const before of this.#homesBefore) before.fill(-1);
     const context: PredictionContext = {
       layer,
       tokens: rows.length,
       tokenIds: rows.map((row) => this.#trace.token[row]!),
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
+      homesBefore: this.#homesBefore,
       pregateLogits: () => {
         throw new Error('a trace holds no hidden rows to run the router on');
       },
@@ -175,10 +170,11 @@ class PredictedGroup {
     this.#predictor.predict(context, this.#needs);
     this.#foldToRanks(rows.length);
     this.#balancer.solve(this.#benefit, rows.length);
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
+    const before = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(before);
     for (let token = 0; token < rows.length; token++) {
       homes[token] = this.#firstRank + this.#balancer.rankOf[token]!;
-      this.#homeBefore[token] = this.#neededMost(token, homes[token]! * this.#block);
+      before[token] = this.#neededMost(token, homes[token]! * this.#block);
     }
   }
 

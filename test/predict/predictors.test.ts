@@ -37,8 +37,7 @@ describe('predictors', () => {
       layer,
       tokens,
       tokenIds: trace.token.slice(0, tokens),
-      homeBefore: homes,
-      homeTwoBefore: new Int16Array(tokens).fill(-1),
+      homesBefore: [homes, new Int16Array(tokens).fill(-1), new Int16Array(tokens).fill(-1)],
       pregateLogits: () => logits,
     };
   }
