@@ -1,5 +1,6 @@
 import type { CommandLine } from './command-line.ts';
 import { compareVerb } from './compare.ts';
+import { exportVerb } from './export.ts';
 import { generateVerb } from './generate.ts';
 import { planVerb } from './plan.ts';
 import { simulateVerb } from './simulate.ts';
@@ -24,6 +25,7 @@ export function commandLineOf(version: string): CommandLine {
       traceShowVerb,
       planVerb,
       simulateVerb,
+      exportVerb,
       testbedUpVerb,
       testbedRunVerb,
       testbedStatusVerb,
