@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { readExportModel } from '../export/export-model.ts';
 import { checkExport, exportPlan } from '../export/export-plan.ts';
-import type { Attention, Backend, EngineExporter } from '../export/exporter.ts';
+import { type Attention, type Backend, checkpointFormat, type EngineExporter } from '../export/exporter.ts';
 import { exporters } from '../export/index.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { fingerprint } from '../model/fingerprint.ts';
@@ -34,7 +34,11 @@ export const exportVerb: Verb = {
       description:
         "The model's directory or config.json, which tells its dense layers; the shipped model when not given",
     },
-    out: { type: 'string', valueHint: 'FILE', description: 'File to write; a sidecar FILE.smoe.json goes beside it' },
+    out: {
+      type: 'string',
+      valueHint: 'FILE',
+      description: 'File to write, or directory with --format checkpoint; a sidecar FILE.smoe.json goes beside it',
+    },
     check: {
       type: 'string',
       valueHint: 'FILE',
@@ -58,9 +62,9 @@ export const exportVerb: Verb = {
     format: {
       type: 'string',
       valueHint: 'NAME',
-      description: `Form of the file. ${exporters
+      description: `Form of the file: ${checkpointFormat} (a copy of the checkpoint with its experts renumbered, for any engine), or ${exporters
         .filter(({ formats }) => formats.length > 1)
-        .map(({ name, formats }) => `${name}: ${formats.join(', ')}`)
+        .map(({ name, formats }) => `for ${name} ${formats.join(', ')}`)
         .join('; ')}`,
     },
     trace: {
@@ -90,7 +94,7 @@ export const exportVerb: Verb = {
   run,
 };
 
-async function run({ flags, console }: VerbContext): Promise<ExitStatus> {
+async function run({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
   const exporter = exporterNamed(flags);
   const path = flags.optional('plan');
   const checked = flags.optional('check');
@@ -99,20 +103,25 @@ async function run({ flags, console }: VerbContext): Promise<ExitStatus> {
   const model = readExportModel(flags.optional('model') ?? demoDirectory, denseLayers(flags));
   const plan = path === undefined ? undefined : readPlan(path);
   const ranks = flags.has('ranks') ? flags.integer('ranks', { minimum: 1, maximum: 65_536 }) : undefined;
-  const format = flags.has('format') ? flags.choice('format', exporter.formats) : undefined;
+  const format = flags.has('format') ? flags.choice('format', [...exporter.formats, checkpointFormat]) : undefined;
   if (plan !== undefined) assertSameModel(flags, plan, console.log);
   if (checked !== undefined) {
+    if (format === checkpointFormat)
+      throw usageError('USAGE_BAD_VALUE', '--check reads files, not checkpoints', {
+        hint: 'give --format of the file',
+      });
     const report = checkExport(exporter, checked, { model, ranks, format, plan });
     console.out(flags.boolean('json') ? renderJson(report) : renderCheck(report, exporter));
     return ExitStatus.done;
   }
-  const out = readOutputPath(flags) ?? defaultOut(path!, exporter);
-  if (!out.endsWith(exporter.extension)) {
+  const renumbers = format === checkpointFormat;
+  const out = readOutputPath(flags) ?? defaultOut(path!, exporter, renumbers);
+  if (!renumbers && !out.endsWith(exporter.extension)) {
     throw usageError('USAGE_BAD_VALUE', `--out: ${exporter.title} wants a name that ends in ${exporter.extension}`);
   }
   const exported = flags.boolean('drop-copies') ? withoutCopies(plan!) : plan!;
   const popularity = await popularityOf(flags, exported);
-  const report = exportPlan(exporter, exported, {
+  const report = await exportPlan(exporter, exported, {
     model,
     modelName: flags.optional('model') ?? demoDirectory,
     ranks: ranks ?? exported.devices,
@@ -121,6 +130,8 @@ async function run({ flags, console }: VerbContext): Promise<ExitStatus> {
     format: format ?? exporter.formats[0]!,
     out,
     allowNoGain: flags.boolean('allow-no-gain'),
+    signal,
+    onProgress: (bytes, total) => console.progress(`copying: ${Math.floor((100 * bytes) / total)} % of ${total} bytes`),
     ...(popularity === undefined ? {} : { popularity }),
   });
   console.out(flags.boolean('json') ? renderJson(report) : renderExport(report, exporter));
@@ -199,6 +210,6 @@ async function popularityOf(flags: Flags, plan: Plan): Promise<Float64Array | un
   return uses;
 }
 
-function defaultOut(plan: string, { name, extension }: EngineExporter): string {
-  return `${plan.replace(/\.json$/, '')}.${name}${extension}`;
+function defaultOut(plan: string, { name, extension }: EngineExporter, renumbers: boolean): string {
+  return `${plan.replace(/\.json$/, '')}.${renumbers ? checkpointFormat : `${name}${extension}`}`;
 }

@@ -1,6 +1,6 @@
 import { byRank, integerRows, invalidExport, parseExportJson } from './check-slots.ts';
 import { slotsOfLayer } from './expert-slots.ts';
-import { type EngineExporter, refuseUnequal } from './exporter.ts';
+import { checkpointFormat, type EngineExporter, refuseUnequal } from './exporter.ts';
 
 const format = 'speculative-moe-deepspeed';
 
@@ -20,7 +20,7 @@ export const deepspeed: EngineExporter = {
     { name: 'legacy', sends: 'everything' },
   ],
   attention: ['tp', 'dp'],
-  write(request) {
+  render(request) {
     const { slots, model } = request;
     refuseUnequal('DeepSpeed', request);
     const rows = model.moeLayers.map((_, index) => JSON.stringify(slotsOfLayer(slots, index)));
@@ -32,13 +32,19 @@ export const deepspeed: EngineExporter = {
       model_layers: model.moeLayers,
       router: model.groups > 1 ? 'map-after-topk' : 'permute-rows',
     };
+    return `${JSON.stringify(facts).slice(0, -1)},"expert_of_position":[\n${rows.join(',\n')}\n]}\n`;
+  },
+  start({ slots, format: form }) {
     return {
-      text: `${JSON.stringify(facts).slice(0, -1)},"expert_of_position":[\n${rows.join(',\n')}\n]}\n`,
       companions: [],
       launch: ['deepspeed', '--num_gpus', String(slots.ranks), 'YOUR_SCRIPT.py'],
       promiseHolds: true,
       notes: [
-        'apply it with the Python package of integrations/deepspeed (docs/deepspeed.md), or start from a renumbered checkpoint: --checkpoint DIR',
+        ...(form === checkpointFormat
+          ? []
+          : [
+              'apply it with the Python package of integrations/deepspeed (docs/deepspeed.md), or start from --format checkpoint',
+            ]),
         'AutoEP sends one row per expert; the plug-in sends one per rank',
       ],
     };

@@ -1,10 +1,19 @@
 import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import type { Plan } from '../plan/plan.ts';
 import { checkAgainstPlan, checkPlacement, type ReadPlacement } from './check-slots.ts';
-import { type ExpertSlots, layOutSlots, redundantExperts } from './expert-slots.ts';
+import { type ExpertSlots, layOutSlots, redundantExperts, slotsOfLayer } from './expert-slots.ts';
 import type { ExportModel } from './export-model.ts';
-import { type Attention, type Backend, type EngineExporter, infeasible } from './exporter.ts';
+import {
+  type Attention,
+  type Backend,
+  checkpointFormat,
+  type EngineExporter,
+  infeasible,
+  refuseUnequal,
+} from './exporter.ts';
+import { renumberCheckpoint } from './renumber-checkpoint.ts';
 import { readSidecar, renderSidecar, sha256, sidecarPath, type Sidecar } from './sidecar.ts';
 import { writeFiles } from './write-files.ts';
 
@@ -21,14 +30,17 @@ export interface ExportOptions {
   popularity?: ArrayLike<number>;
   /** Write although the exchange cannot gain. */
   allowNoGain: boolean;
+  /** Ends the copying of a checkpoint. */
+  signal: AbortSignal;
+  onProgress: (bytes: number, total: number) => void;
 }
 
 export interface ExportReport extends Sidecar {
   files: string[];
 }
 
-/** Exports a plan and reads the result back before any file gets its name. PLAN_* and EXPORT_* errors. */
-export function exportPlan(exporter: EngineExporter, plan: Plan, options: ExportOptions): ExportReport {
+/** Exports a plan and reads the result back before any file gets its name. PLAN_*, EXPORT_* and CHECKPOINT_* errors. */
+export async function exportPlan(exporter: EngineExporter, plan: Plan, options: ExportOptions): Promise<ExportReport> {
   const { model, backend, attention, format, out, ranks } = options;
   assertFits(plan, model, ranks);
   const noGain = whyNoGain(exporter, backend, attention);
@@ -36,11 +48,17 @@ export function exportPlan(exporter: EngineExporter, plan: Plan, options: Export
     throw infeasible(noGain.problem, `${noGain.instead}, or write it all the same with --allow-no-gain`);
   }
   const slots = layOutSlots(plan, options.popularity);
-  const request = { plan, slots, model, backend, attention, format, file: out, modelName: options.modelName };
-  const { text, companions, launch, promiseHolds, notes } = exporter.write(request);
-  const read = exporter.read(out, text, { format, model, ranks });
-  checkPlacement(out, read, model.moeLayers);
-  checkAgainstPlan(out, read, plan);
+  const renumbers = format === checkpointFormat;
+  const modelName = renumbers ? out : options.modelName;
+  const request = { plan, slots, model, backend, attention, format, file: out, modelName };
+  if (renumbers) refuseUnequal('a renumbered checkpoint', request);
+  const text = renumbers ? '' : exporter.render(request);
+  const { companions, launch, promiseHolds, notes } = exporter.start(request);
+  if (!renumbers) {
+    const read = exporter.read(out, text, { format, model, ranks });
+    checkPlacement(out, read, model.moeLayers);
+    checkAgainstPlan(out, read, plan);
+  }
   const sidecar = {
     ...{ engine: exporter.name, engineVersion: exporter.version, fileFormat: format, backend: backend.name },
     fileSha256: sha256(text),
@@ -56,12 +74,29 @@ export function exportPlan(exporter: EngineExporter, plan: Plan, options: Export
     notes: [...(noGain === undefined ? [] : [noGain.problem]), ...paddingNotes(slots), ...notes],
   };
   const files = [
-    { path: out, text },
+    ...(renumbers ? [] : [{ path: out, text }]),
     ...companions.map((companion) => ({ path: `${out}${companion.suffix}`, text: companion.text })),
     { path: sidecarPath(out), text: renderSidecar(sidecar) },
   ];
+  if (renumbers) {
+    const expertOfPosition = Array.from({ length: plan.layers }, (_, layer) => slotsOfLayer(slots, layer));
+    await renumberCheckpoint(dirname(model.path), out, {
+      model,
+      expertOfPosition,
+      extra: [{ name: 'expert-numbers.json', text: renderNumbers(plan, model, expertOfPosition) }],
+      signal: options.signal,
+      onProgress: options.onProgress,
+    });
+  }
   writeFiles(files);
-  return { format: 'speculative-moe-export', version: 1, ...sidecar, files: files.map(({ path }) => path) };
+  const written = [...(renumbers ? [out] : []), ...files.map(({ path }) => path)];
+  return { format: 'speculative-moe-export', version: 1, ...sidecar, files: written };
+}
+
+/** What turns numbers of a renumbered checkpoint, in routing recorded from it, back into those of the original. */
+function renderNumbers(plan: Plan, model: ExportModel, expertOfPosition: number[][]): string {
+  const facts = { originalFingerprint: plan.modelFingerprint, modelLayers: model.moeLayers };
+  return `${JSON.stringify(facts).slice(0, -1)},"expertOfPosition":[\n${expertOfPosition.map((row) => JSON.stringify(row)).join(',\n')}\n]}\n`;
 }
 
 export interface CheckOptions {

@@ -20,8 +20,10 @@ export interface EngineExporter {
   backends: readonly Backend[];
   /** How attention may be parallelised for placement to save anything, the default first. */
   attention: readonly Attention[];
-  /** Makes the file; throws EXPORT_* errors for what the engine cannot run. */
-  write(request: ExportRequest): EngineExport;
+  /** The file's text; throws EXPORT_* errors for what the engine cannot run. */
+  render(request: ExportRequest): string;
+  /** How to start the engine with the file, or with a renumbered checkpoint when the request is for that. */
+  start(request: ExportRequest): EngineStart;
   /** Reads a file of this engine back, shapes checked; EXPORT_INVALID. `where` names it in messages. */
   read(where: string, text: string, expected: ExpectedFile): ReadPlacement;
 }
@@ -43,17 +45,20 @@ export interface ExportRequest {
   slots: ExpertSlots;
   model: ExportModel;
   backend: Backend;
+  /** One of the engine's formats, or `checkpoint`. */
   format: string;
   /** How attention is parallelised on the server. */
   attention: Attention;
   /** The file's path, as flags have to name it. */
   file: string;
-  /** The model, as the launch command has to name it. */
+  /** The model, as the launch command has to name it: the renumbered one where that is exported. */
   modelName: string;
 }
 
-export interface EngineExport {
-  text: string;
+/** A checkpoint whose experts are numbered as the plan places them, for every engine: no file is needed then. */
+export const checkpointFormat = 'checkpoint';
+
+export interface EngineStart {
   /** Further files, named after the first: suffix and content. */
   companions: { suffix: string; text: string }[];
   /** The command that starts the server, word by word, without the flags a user adds. */

@@ -1,6 +1,6 @@
 import { byRank, integerRows, invalidExport, parseExportJson } from './check-slots.ts';
 import { contiguousSlots, hasCopies, redundantExperts, slotsOfLayer } from './expert-slots.ts';
-import { type EngineExporter, infeasible } from './exporter.ts';
+import { checkpointFormat, type EngineExporter, infeasible } from './exporter.ts';
 
 const version = '0.5.23';
 
@@ -46,11 +46,11 @@ export const sglang: EngineExporter = {
     { name: 'ascend_tp', sends: 'everything' },
   ],
   attention: ['tp', 'dp'],
-  write({ plan, slots, model, backend, attention, file, modelName }) {
+  render({ slots, model }) {
     if (model.architecture !== undefined && withoutLocations.has(model.architecture)) {
       throw infeasible(
         `SGLang ${version} takes no expert locations for ${model.architecture}`,
-        'renumber the experts in the checkpoint instead: --checkpoint DIR',
+        'renumber the experts in the checkpoint instead: --format checkpoint',
       );
     }
     const dense = contiguousSlots(slots);
@@ -58,19 +58,23 @@ export const sglang: EngineExporter = {
       const index = model.moeLayers.indexOf(layer);
       return JSON.stringify(index < 0 ? dense : slotsOfLayer(slots, index));
     });
+    return `{"physical_to_logical_map": [\n${rows.join(',\n')}\n]}\n`;
+  },
+  start({ plan, slots, backend, attention, file, modelName, format }) {
     const redundant = redundantExperts(slots);
     const copies = hasCopies(plan) || slots.padding > 0;
+    const placed = format !== checkpointFormat;
+    // Without an exchange every rank has to choose alike, so SGLang refuses the table that differs by rank.
+    const choice = backend.name === 'none' ? 'dynamic' : 'static';
     return {
-      text: `{"physical_to_logical_map": [\n${rows.join(',\n')}\n]}\n`,
       companions: [],
       launch: [
         ...['python3', '-m', 'sglang.launch_server', '--model-path', modelName],
         ...['--tp-size', String(slots.ranks), '--ep-size', String(slots.ranks)],
         ...(attention === 'dp' ? ['--attn-dp-size', String(slots.ranks)] : []),
-        ...['--moe-a2a-backend', backend.name, '--init-expert-location', file],
+        ...['--moe-a2a-backend', backend.name],
+        ...(placed ? ['--init-expert-location', file, '--ep-dispatch-algorithm', choice] : []),
         ...(redundant > 0 ? ['--ep-num-redundant-experts', String(redundant)] : []),
-        // Without an exchange every rank has to choose alike, so SGLang refuses the table that differs by rank.
-        ...['--ep-dispatch-algorithm', backend.name === 'none' ? 'dynamic' : 'static'],
       ],
       promiseHolds: !copies,
       notes: [

@@ -1,7 +1,7 @@
 import { parse, stringify } from 'yaml';
 import { byRank, integerRows, invalidExport } from './check-slots.ts';
 import { hasCopies, redundantExperts, slotsOfLayer } from './expert-slots.ts';
-import type { EngineExporter } from './exporter.ts';
+import { checkpointFormat, type EngineExporter } from './exporter.ts';
 
 /**
  * TensorRT-LLM's load balancer YAML (llmapi/llm_args.py, MoeLoadBalancerConfig): `num_slots`, `initial_global_assignments` by model
@@ -21,27 +21,24 @@ export const trtllm: EngineExporter = {
     { name: 'allgather', sends: 'everything' },
   ],
   attention: ['dp'],
-  write({ plan, slots, model, backend, attention, file, modelName }) {
+  render({ slots, model }) {
     const lines = model.moeLayers.map((layer, index) => `  ${layer}: [${slotsOfLayer(slots, index).join(', ')}]`);
-    const options = `${file}.options.yaml`;
+    return `num_slots: ${slots.ranks * slots.slotsPerRank}\ninitial_global_assignments:\n${lines.join('\n')}\nlayer_updates_per_iter: 0\n`;
+  },
+  start({ plan, slots, backend, attention, file, modelName, format }) {
     const copies = hasCopies(plan) || slots.padding > 0;
+    const options = {
+      enable_attention_dp: attention === 'dp',
+      moe_config: {
+        ...(backend.sends === 'everything' ? {} : { backend: backend.name }),
+        ...(format === checkpointFormat ? {} : { load_balancer: file }),
+      },
+    };
     return {
-      text: `num_slots: ${slots.ranks * slots.slotsPerRank}\ninitial_global_assignments:\n${lines.join('\n')}\nlayer_updates_per_iter: 0\n`,
-      companions: [
-        {
-          suffix: '.options.yaml',
-          text: stringify({
-            enable_attention_dp: attention === 'dp',
-            moe_config: {
-              ...(backend.sends === 'everything' ? {} : { backend: backend.name }),
-              load_balancer: file,
-            },
-          }),
-        },
-      ],
+      companions: [{ suffix: '.options.yaml', text: stringify(options) }],
       launch: [
         ...['trtllm-serve', modelName, '--tp_size', String(slots.ranks), '--ep_size', String(slots.ranks)],
-        ...['--extra_llm_api_options', options],
+        ...['--extra_llm_api_options', `${file}.options.yaml`],
       ],
       promiseHolds: !copies,
       notes: [

@@ -1,7 +1,7 @@
 import { byRank, integerRows, invalidExport, parseExportJson, type ReadPlacement } from './check-slots.ts';
 import { hasCopies, redundantExperts, slotsOfLayer } from './expert-slots.ts';
 import {
-  type EngineExport,
+  checkpointFormat,
   type EngineExporter,
   type ExpectedFile,
   type ExportRequest,
@@ -12,29 +12,25 @@ import {
 /** One form of placement file that vLLM, or a fork or a proposed change of it, reads. */
 interface VllmFormat {
   name: string;
-  write(request: ExportRequest): { text: string; flags: string[]; notes: string[] };
+  render(request: ExportRequest): string;
+  flags(file: string, redundant: number): string[];
+  note: string;
   read(where: string, text: string, expected: ExpectedFile): ReadPlacement;
 }
 
 /** Pull request 49572: `eplb_config.initial_expert_map_path`, JSON [MoE layers][slots]. */
 const initialExpertMap: VllmFormat = {
   name: 'initial-expert-map',
-  write({ slots, file }) {
+  render({ slots }) {
     const rows = Array.from({ length: slots.layers }, (_, layer) => JSON.stringify(slotsOfLayer(slots, layer)));
-    // The balancer must not replace the placement: its first turn comes after two billion steps.
-    const config = {
-      initial_expert_map_path: file,
-      num_redundant_experts: redundantExperts(slots),
-      step_interval: 2 ** 31 - 1,
-    };
-    return {
-      text: `[\n${rows.join(',\n')}\n]\n`,
-      flags: ['--enable-eplb', '--eplb-config', JSON.stringify(config)],
-      notes: [
-        'no release of vLLM reads a placement from a file, 0.33.0 neither: this one needs pull request 49572; with any release use --checkpoint DIR instead',
-      ],
-    };
+    return `[\n${rows.join(',\n')}\n]\n`;
   },
+  flags: (file, redundant) => [
+    ...['--enable-eplb', '--eplb-config'],
+    // The balancer must not replace the placement: its first turn comes after two billion steps.
+    JSON.stringify({ initial_expert_map_path: file, num_redundant_experts: redundant, step_interval: 2 ** 31 - 1 }),
+  ],
+  note: 'no release of vLLM reads a placement from a file, 0.33.0 neither: this one needs pull request 49572; with any release use --format checkpoint instead',
   read(where, text, { model, ranks }) {
     const rows = integerRows(where, 'the map', parseExportJson(where, text));
     if (rows.length !== model.moeLayers.length)
@@ -58,7 +54,7 @@ const initialExpertMap: VllmFormat = {
 /** vllm-ascend, `eplb_config.expert_map_path` (vllm_ascend/eplb/core/eplb_utils.py): MoE layers only, device by device. */
 const ascend: VllmFormat = {
   name: 'ascend',
-  write({ slots, file }) {
+  render({ slots }) {
     const layers = Array.from({ length: slots.layers }, (_, layer) =>
       JSON.stringify({
         layer_id: layer,
@@ -69,12 +65,10 @@ const ascend: VllmFormat = {
         })),
       }),
     );
-    return {
-      text: `{"moe_layer_count": ${slots.layers}, "layer_list": [\n${layers.join(',\n')}\n]}\n`,
-      flags: ['--additional-config', JSON.stringify({ eplb_config: { expert_map_path: file } })],
-      notes: ['read by vllm-ascend 0.23.0 (Ascend NPUs), not by vLLM itself'],
-    };
+    return `{"moe_layer_count": ${slots.layers}, "layer_list": [\n${layers.join(',\n')}\n]}\n`;
   },
+  flags: (file) => ['--additional-config', JSON.stringify({ eplb_config: { expert_map_path: file } })],
+  note: 'read by vllm-ascend 0.23.0 (Ascend NPUs), not by vLLM itself',
   read(where, text, { model, ranks }) {
     const json = parseExportJson(where, text) as { moe_layer_count?: unknown; layer_list?: unknown } | null;
     const list: unknown[] = Array.isArray(json?.layer_list) ? json.layer_list : [];
@@ -101,23 +95,21 @@ const ascend: VllmFormat = {
 /** Pull request 34811: `--expert-placement-file`, `{"expert_to_ep_rank": [rank of each expert]}`, one list for all layers. */
 const expertToRank: VllmFormat = {
   name: 'expert-to-rank',
-  write(request) {
-    const { plan, file } = request;
+  render(request) {
+    const { plan } = request;
     refuseUnequal('vLLM with expert_to_ep_rank', request);
     const owners = plan.expertOwner.subarray(0, plan.experts);
     const differs = plan.expertOwner.findIndex((owner, at) => owner !== owners[at % plan.experts]);
     if (differs >= 0) {
       throw infeasible(
         `expert_to_ep_rank is one list for all layers, and MoE layer ${Math.floor(differs / plan.experts)} of the plan differs from the first`,
-        'use --format initial-expert-map, or --checkpoint DIR',
+        'use --format initial-expert-map, or --format checkpoint',
       );
     }
-    return {
-      text: `${JSON.stringify({ expert_to_ep_rank: [...owners] })}\n`,
-      flags: ['--expert-placement-strategy', 'custom', '--expert-placement-file', file],
-      notes: ['needs vLLM with pull request 34811, which is in no release'],
-    };
+    return `${JSON.stringify({ expert_to_ep_rank: [...owners] })}\n`;
   },
+  flags: (file) => ['--expert-placement-strategy', 'custom', '--expert-placement-file', file],
+  note: 'needs vLLM with pull request 34811, which is in no release',
   read(where, text, { model, ranks }) {
     const json = parseExportJson(where, text) as { expert_to_ep_rank?: unknown } | null;
     const [owners] = integerRows(where, 'expert_to_ep_rank', [json?.expert_to_ep_rank]);
@@ -156,26 +148,23 @@ export const vllm: EngineExporter = {
     { name: 'allgather_reducescatter', sends: 'everything' },
   ],
   attention: ['dp'],
-  write(request): EngineExport {
-    const { plan, slots, backend, modelName, attention } = request;
-    const { text, flags, notes } = formatNamed(request.format).write(request);
+  render: (request) => formatNamed(request.format).render(request),
+  start({ plan, slots, backend, modelName, attention, format, file }) {
+    const form = format === checkpointFormat ? undefined : formatNamed(format);
     const copies = hasCopies(plan) || slots.padding > 0;
-    const parallel =
-      attention === 'dp'
-        ? ['--data-parallel-size', String(slots.ranks)]
-        : ['--tensor-parallel-size', String(slots.ranks)];
     return {
-      text,
       companions: [],
       launch: [
-        ...['vllm', 'serve', modelName, ...parallel, '--enable-expert-parallel'],
-        ...(request.format === 'ascend' ? [] : ['--all2all-backend', backend.name]),
-        ...flags,
+        ...['vllm', 'serve', modelName],
+        ...[attention === 'dp' ? '--data-parallel-size' : '--tensor-parallel-size', String(slots.ranks)],
+        '--enable-expert-parallel',
+        ...(form === ascend ? [] : ['--all2all-backend', backend.name]),
+        ...(form?.flags(file, redundantExperts(slots)) ?? []),
       ],
       promiseHolds: !copies,
       notes: [
-        ...notes,
-        ...(copies ? ['vLLM does not serve an expert from its copy at home first; copies balance load only'] : []),
+        ...(form === undefined ? [] : [form.note]),
+        ...(copies ? ['vLLM does not serve an expert from its copy at home first: copies balance load only'] : []),
       ],
     };
   },
