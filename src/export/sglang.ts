@@ -2,20 +2,23 @@ import { byRank, integerRows, invalidExport, parseExportJson } from './check-slo
 import { contiguousSlots, hasCopies, redundantExperts, slotsOfLayer } from './expert-slots.ts';
 import { checkpointFormat, type EngineExporter, infeasible } from './exporter.ts';
 
-const version = '0.5.23';
+const version = '0.5.17';
 
 /** Model classes of that release with experts that do not take expert locations: the file would be passed over in silence. */
 const withoutLocations = new Set([
   'AfmoeForCausalLM',
   'Cohere2MoeForCausalLM',
+  'DbrxForCausalLM',
   'Ernie4_5_MoeForCausalLM',
   'Ernie4_5_VLMoeForConditionalGeneration',
   'Glm4vMoeForConditionalGeneration',
   'GraniteMoeForCausalLM',
   'GraniteMoeHybridForCausalLM',
-  'GraniteMoeSharedForCausalLM',
+  'Grok1ForCausalLM',
   'HunYuanMoEV1ForCausalLM',
   'Lfm2MoeForCausalLM',
+  'Llama4ForCausalLM',
+  'Llama4ForConditionalGeneration',
   'MixtralForCausalLM',
   'OlmoeForCausalLM',
   'PhiMoEForCausalLM',
@@ -36,14 +39,12 @@ export const sglang: EngineExporter = {
   formats: ['init-expert-location'],
   backends: [
     { name: 'deepep', sends: 'rank' },
-    { name: 'deepep_v2', sends: 'unknown' },
     { name: 'mooncake', sends: 'expert' },
     { name: 'nixl', sends: 'expert' },
     { name: 'mori', sends: 'unknown' },
     { name: 'pplx', sends: 'expert' },
     { name: 'flashinfer', sends: 'unknown' },
     { name: 'none', sends: 'everything' },
-    { name: 'ascend_tp', sends: 'everything' },
   ],
   attention: ['tp', 'dp'],
   render({ slots, model }) {
@@ -71,7 +72,7 @@ export const sglang: EngineExporter = {
       launch: [
         ...['python3', '-m', 'sglang.launch_server', '--model-path', modelName],
         ...['--tp-size', String(slots.ranks), '--ep-size', String(slots.ranks)],
-        ...(attention === 'dp' ? ['--attn-dp-size', String(slots.ranks)] : []),
+        ...(attention === 'dp' ? ['--dp-size', String(slots.ranks), '--enable-dp-attention'] : []),
         ...['--moe-a2a-backend', backend.name],
         ...(placed ? ['--init-expert-location', file, '--ep-dispatch-algorithm', choice] : []),
         ...(redundant > 0 ? ['--ep-num-redundant-experts', String(redundant)] : []),
