@@ -44,10 +44,11 @@ function openRank(threads: number): (job: RankJob) => RankReport {
 
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'token', requests, recordRouting: false, overlap: false, logits: 'none' },
+    ...{ schedule: 'dedup', predictor: 'token', requests, recordRouting: false, overlap: [], logits: 'none' },
     placement: new Int32Array(requests.length),
     firstRecordRow: new Int32Array(requests.length),
     streaming: false,
+    timelineSteps: 0,
   };
 }
 

@@ -2,6 +2,7 @@ import type {
   GenerationRequest,
   Layout,
   LogitsKept,
+  OverlapName,
   RunOptions,
   RunReport,
   ScheduleName,
@@ -30,11 +31,13 @@ export interface CompareSetup {
   stepTokens: number;
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs; one rank has nothing to overlap. */
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   /** On the layout's runs. */
   threadsPerRank: number;
+  /** Steps of the recorded timelines; 0 = none. */
+  timelineSteps: number;
   /** Of the layout's runs; the one-rank runs are a thread of this process. */
-  transport: Pick<SessionOptions, 'transport' | 'mpi'>;
+  transport: Pick<SessionOptions, 'transport' | 'mpi' | 'link'>;
   /** Where the planned plan was read from. */
   planFile: string | undefined;
 }
@@ -45,6 +48,8 @@ export interface ScheduleRuns {
   checked: RunReport;
   /** Without logits. */
   timed: RunReport[];
+  /** Recorded after the timed runs, when asked for. */
+  timeline: RunReport | undefined;
 }
 
 export interface CompareRuns {
@@ -63,7 +68,8 @@ const roles: PlanRole[] = ['contiguous', 'planned'];
  * Runs everything a comparison needs:
  * 1. per plan, the one-rank run;
  * 2. per schedule, one run on the layout whose logits are kept;
- * 3. timed runs, schedules taking turns, each round starting with another one.
+ * 3. timed runs, schedules taking turns, each round starting with another one;
+ * 4. when asked for, one more run per schedule whose timeline is recorded.
  */
 export async function runComparison(
   setup: CompareSetup,
@@ -96,13 +102,25 @@ export async function runComparison(
     const sessionOf = (schedule: ScheduleName): Session => sessions[planRoleOf(schedule)]!;
     for (const schedule of schedules) {
       onProgress(`${schedule}, checked run`);
-      runs.schedules.push({ schedule, checked: await run(sessionOf(schedule), schedule, setup.logits), timed: [] });
+      runs.schedules.push({
+        schedule,
+        checked: await run(sessionOf(schedule), schedule, setup.logits),
+        timed: [],
+        timeline: undefined,
+      });
     }
     for (let round = 0; round < repeats; round++) {
       for (let turn = 0; turn < schedules.length; turn++) {
         const { schedule, timed } = runs.schedules[(round + turn) % schedules.length]!;
         onProgress(`${schedule}, timed run ${round + 1} of ${repeats}`);
         timed.push(await run(sessionOf(schedule), schedule, 'none'));
+      }
+    }
+    if (setup.timelineSteps > 0) {
+      for (const entry of runs.schedules) {
+        onProgress(`${entry.schedule}, timeline`);
+        const options = { ...runOptions(setup, entry.schedule, 'none', signal), timelineSteps: setup.timelineSteps };
+        entry.timeline = await sessionOf(entry.schedule).run(options);
       }
     }
     return runs;

@@ -10,6 +10,7 @@ import { runComparison, type CompareSetup } from './compare-runs.ts';
 import { renderComparison } from './compare-text.ts';
 import { contiguousPlan } from './contiguous-plan.ts';
 import { renderJson } from './json.ts';
+import { describeLink, linkArgs, readLink } from './link-args.ts';
 import { demoEvaluation, readModel, shortPath, type ModelFacts } from './model-directory.ts';
 import { cacheDirectory, resolvePlan } from './plan-resolution.ts';
 import { greedy, readDocuments, spreadOverLabels, toRequests } from './prompts.ts';
@@ -23,11 +24,14 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
   readThreadsPerRank,
   stepArgs,
   threadArgs,
 } from './shared-args.ts';
+import { renderPhases } from './phase-report.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
 import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
@@ -40,6 +44,7 @@ export const compareVerb: Verb = {
     ...modelArgs,
     ...layoutArgs,
     ...transportArgs,
+    ...linkArgs,
     schedules: {
       type: 'string',
       valueHint: 'A,B',
@@ -76,6 +81,7 @@ export const compareVerb: Verb = {
     ...stepArgs,
     ...overlapArgs,
     ...threadArgs,
+    ...timelineArgs,
     ...jsonArgs,
   },
   examples: [
@@ -83,6 +89,10 @@ export const compareVerb: Verb = {
     {
       command: 'compare --transport mpi --hosts a,b,c,d',
       does: 'a rank on each of four machines (docs/mpi.md)',
+    },
+    {
+      command: 'compare --link 100mbit,100us --ranks-per-node 2',
+      does: 'two nodes of two ranks on an emulated slow link: threads that wait as if it were there',
     },
     { command: 'compare --dp 4 --tp 1 --json', does: 'attention data-parallel, as JSON' },
     {
@@ -96,6 +106,7 @@ export const compareVerb: Verb = {
 async function compare({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
   const layout = readLayout(flags, transport.ranks ?? defaultRanks);
   transport.assertRanks(ranksOf(layout));
+  const link = readLink(flags, transport.name, ranksOf(layout));
   const schedules = flags.choices('schedules', scheduleNames);
   const predictor = flags.choice('predictor', predictorNames);
   const promptCount = flags.integer('prompt-count', { minimum: 1 });
@@ -109,8 +120,9 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const repeats = flags.integer('repeats', { minimum: 1 });
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
-  const overlap = flags.boolean('overlap');
+  const overlap = readOverlap(flags);
   const threadsPerRank = readThreadsPerRank(flags);
+  const timeline = readTimelinePath(flags);
 
   const model = readModel(flags);
   assertComparable(layout, model);
@@ -145,7 +157,8 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     logits,
     overlap,
     threadsPerRank,
-    transport: transport.sessionOptions,
+    timelineSteps: timeline === undefined ? 0 : timelineSteps,
+    transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },
     planFile: resolved?.path,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
@@ -155,7 +168,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
       model: model.name,
       layout,
       transport: transport.name,
-      network: transport.network(runs.hosts),
+      network: link === undefined ? transport.network(runs.hosts) : describeLink(link),
       plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
       repeats,
       overlap,
@@ -166,6 +179,14 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     runs,
   );
   console.progress(undefined);
+  if (timeline !== undefined) {
+    writeTimeline(
+      timeline,
+      runs.schedules.map(({ schedule, timeline: run }) => ({ name: schedule, ranks: run!.timeline! })),
+    );
+    console.log(renderPhases(report.schedules).trimEnd());
+    console.log(`${timeline}: written`);
+  }
   console.out(flags.boolean('json') ? renderJson(report) : renderComparison(report, console.style));
   return isLossless(report) ? ExitStatus.done : ExitStatus.failed;
 }

@@ -27,13 +27,16 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
   seedArgs,
   readThreadsPerRank,
   stepArgs,
   threadArgs,
 } from './shared-args.ts';
+import { measuredPhases, renderPhases } from './phase-report.ts';
 import { StopText } from './stop-text.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
 import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
@@ -77,6 +80,7 @@ export const generateVerb: Verb = {
     ...stepArgs,
     ...overlapArgs,
     ...threadArgs,
+    ...timelineArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
     ...jsonArgs,
   },
@@ -114,6 +118,8 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const threadsPerRank = readThreadsPerRank(flags);
+  const overlap = readOverlap(flags);
+  const timeline = readTimelinePath(flags);
   const json = flags.boolean('json');
 
   const model = readModel(flags);
@@ -166,7 +172,8 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
       requests: [request],
       logits: 'none',
       recordRouting: false,
-      overlap: flags.boolean('overlap'),
+      overlap,
+      timelineSteps: timeline === undefined ? 0 : timelineSteps,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));
         show(visible.push(decoder.push(event.token)));
@@ -191,6 +198,11 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
     } else {
       if (!text.endsWith('\n')) console.out('\n');
       if (stats) console.log(renderTokenStatistics(statistics).trimEnd());
+    }
+    if (timeline !== undefined) {
+      writeTimeline(timeline, [{ name: schedule, ranks: run.timeline! }]);
+      console.log(renderPhases([{ name: schedule, phases: measuredPhases([run]) }]).trimEnd());
+      console.log(`${timeline}: written`);
     }
     return ExitStatus.done;
   } finally {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ArgsDef } from 'citty';
-import { scheduleNames, type Layout } from '../engine/api.ts';
+import { defaultOverlap, type Layout, type OverlapName, overlapNames, scheduleNames } from '../engine/api.ts';
 import { predictorNames } from '../plan/plan.ts';
 import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
@@ -74,7 +74,12 @@ export const stepArgs: ArgsDef = {
 };
 
 export const overlapArgs: ArgsDef = {
-  overlap: { type: 'boolean', description: 'Compute one half of each step while the other half communicates' },
+  overlap: {
+    type: 'string',
+    valueHint: 'A,B',
+    default: defaultOverlap.join(','),
+    description: `What is computed while something is on its way: none, all, or some of ${overlapNames.join(', ')}`,
+  },
 };
 
 export const threadArgs: ArgsDef = {
@@ -114,6 +119,16 @@ export function readLayout(flags: Flags, defaultRanks: number): Layout {
     );
   }
   return { dataParallel, tensorParallel };
+}
+
+/** --overlap: `none`, `all`, or names. */
+export function readOverlap(flags: Flags): OverlapName[] {
+  const words = flags.choices('overlap', ['none', 'all', ...overlapNames]);
+  if (words.length > 1 && (words.includes('none') || words.includes('all')))
+    throw usageError('USAGE_BAD_VALUE', `--overlap: ${words.join(',')} mixes names with none or all`, {
+      hint: `give none, all, or some of ${overlapNames.join(', ')}`,
+    });
+  return overlapNames.filter((name) => words.includes('all') || words.includes(name));
 }
 
 /** --out, refused at once when its folder is not there rather than after the work. */

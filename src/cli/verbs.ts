@@ -1,3 +1,4 @@
+import { calibrateVerb } from './calibrate.ts';
 import type { CommandLine } from './command-line.ts';
 import { compareVerb } from './compare.ts';
 import { exportVerb } from './export.ts';
@@ -28,6 +29,7 @@ export function commandLineOf(version: string): CommandLine {
       planDiffVerb,
       simulateVerb,
       exportVerb,
+      calibrateVerb,
       testbedUpVerb,
       testbedRunVerb,
       testbedStatusVerb,

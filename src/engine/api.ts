@@ -1,6 +1,9 @@
 import type { Purpose } from '../comm/communicator.ts';
+import type { LinkSettings } from '../comm/link-model.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingRecord } from './run-records.ts';
+import type { PhaseTimes } from '../timeline/phase-times.ts';
+import type { RankTimeline } from '../timeline/rank-timeline.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
 /** Ranks = expert-parallel degree = dataParallel * tensorParallel; rank = dataParallelRank * tensorParallel + tensorParallelRank. */
@@ -11,6 +14,16 @@ export interface Layout {
 
 export const scheduleNames = ['deepspeed-moe', 'alltoallv', 'dedup', 'speculative'] as const;
 export type ScheduleName = (typeof scheduleNames)[number];
+
+/**
+ * What may be computed while something is on its way (docs/overlap.md). None changes a bit.
+ * - `prepare`: a layer's slices, while the rows before it are being gathered;
+ * - `gather`: projections of gathered rows, while others arrive;
+ * - `microbatch`: one half of a step, while the other half communicates.
+ */
+export const overlapNames = ['prepare', 'gather', 'microbatch'] as const;
+export type OverlapName = (typeof overlapNames)[number];
+export const defaultOverlap: readonly OverlapName[] = ['prepare'];
 
 export interface SamplingOptions {
   /** 0 = greedy. */
@@ -64,6 +77,8 @@ export interface SessionOptions {
   cachePositions: number;
   /** Threads that compute on each rank, 1 when left out. No bit changes. */
   threadsPerRank?: number;
+  /** Links to emulate between the ranks of the `threads` transport; memory alone when not given. */
+  link?: LinkSettings;
 }
 
 /** Which positions' logits to keep: none, those sampled from, or every position of prompts and outputs. */
@@ -75,12 +90,14 @@ export interface RunOptions {
   requests: GenerationRequest[];
   logits: LogitsKept;
   recordRouting: boolean;
-  /** Compute one half of each step's tokens while the other half communicates; default off. No bit changes. */
-  overlap?: boolean;
+  /** Default `defaultOverlap`. */
+  overlap?: readonly OverlapName[];
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
   placement?: Int32Array;
   /** Called as tokens are made, in order within a request. */
   onToken?: (event: TokenEvent) => void;
+  /** Record what every rank did when, for so many steps; default 0. */
+  timelineSteps?: number;
   signal?: AbortSignal;
 }
 
@@ -131,6 +148,10 @@ export interface RunReport {
   generatedTokens: number;
   wallMs: number;
   steps: StepRecord[];
+  /** [ranks] where each rank's time went. */
+  phases: PhaseTimes[];
+  /** [ranks] when asked for. */
+  timeline: RankTimeline[] | undefined;
   /** SHA-256 over all output token ids (int32 little-endian, requests in order, each ended by -1). */
   outputSha256: string;
   /** SHA-256 over kept logits (float32 little-endian), requests in order, positions ascending; empty when none kept. */

@@ -8,7 +8,7 @@ import type { SessionOptions } from './api.ts';
 import type { RankData, RankEvent, RankJob, RankReport } from './rank-protocol.ts';
 
 export function startRanks(
-  { transport, mpi = {} }: SessionOptions,
+  { transport, mpi = {}, link }: SessionOptions,
   modelFingerprint: string,
   size: number,
   data: RankData,
@@ -20,7 +20,7 @@ export function startRanks(
     data,
     onEvent,
   };
-  if (transport === 'threads') return launchRanks(options);
+  if (transport === 'threads') return launchRanks({ ...options, link });
   const agreement = { model: modelFingerprint, plan: planHash(data.plan) };
   return isInsideMpi()
     ? joinProcesses().launch({ ...options, agreement })

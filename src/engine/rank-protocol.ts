@@ -1,7 +1,8 @@
 import type { Purpose } from '../comm/communicator.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingChunk } from '../schedule/routing-observer.ts';
-import type { FinishReason, GenerationRequest, Layout, LogitsKept, ScheduleName } from './api.ts';
+import type { RankTimeline } from '../timeline/rank-timeline.ts';
+import type { FinishReason, GenerationRequest, Layout, LogitsKept, OverlapName, ScheduleName } from './api.ts';
 
 /** What a rank is started with. */
 export interface RankData {
@@ -34,11 +35,12 @@ export interface RankJob {
   /** [request] first row in the routing record; every request has prompt + maxNewTokens rows. */
   firstRecordRow: Int32Array;
   recordRouting: boolean;
-  /** Run layers as two micro-batches that hide each other's communication. */
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;
+  /** Record a timeline of so many steps; 0 = none. */
+  timelineSteps: number;
 }
 
 /** One step as one rank saw it. */
@@ -73,6 +75,9 @@ export interface RankReport {
   /** When kept. */
   logits: LogitsChunk[];
   wallMs: number;
+  /** [stepKinds][phases] milliseconds; see PhaseClock. */
+  phases: Float64Array;
+  timeline: RankTimeline | undefined;
 }
 
 export type RankEvent =

@@ -8,6 +8,7 @@ import { createSchedule } from '../schedule/index.ts';
 import { Ownership } from '../schedule/ownership.ts';
 import { PredictedSlices } from '../schedule/predicted-slices.ts';
 import { RoutingObserver } from '../schedule/routing-observer.ts';
+import { PhaseClock } from '../timeline/phase-clock.ts';
 import type { MoeSchedule, ScheduleResources } from '../schedule/schedule.ts';
 import { Arena } from './arena.ts';
 import { ExpertBank } from './expert-bank.ts';
@@ -43,6 +44,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const integers = new Int32Array(memory.buffer);
   const tensorGroup = world.split(part.dataParallelRank, part.tensorParallelRank);
   const observer = new RoutingObserver(ownership, rank, config.layers, config.topK);
+  const clock = new PhaseClock();
   const resources = buffers.schedules.map((scheduleBuffers): ScheduleResources => ({
     kernels,
     floats: new Float32Array(memory.buffer),
@@ -51,8 +53,9 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     world,
     tensorGroup,
     ownership,
-    experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank),
+    experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank, ownership),
     observer,
+    clock,
     hiddenSize: config.hiddenSize,
     topK: config.topK,
     buffers: scheduleBuffers,
@@ -65,8 +68,8 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     cache,
     memory,
     buffers: buffers.transformer,
-    transformer: new Transformer(kernels, integers, config, part, loader.weights, buffers.transformer, cache),
-    sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges),
+    transformer: new Transformer(kernels, integers, config, part, loader.weights, buffers.transformer, cache, clock),
+    sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges, clock),
     vocabulary: ranges[part.tensorParallelRank]!,
     vocabularySize: config.vocabularySize,
     hiddenSize: config.hiddenSize,
@@ -74,6 +77,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     endTokenIds: config.endTokenIds,
     tokenizer: () => (tokenizer ??= loadTokenizer(data.modelDirectory)),
     observer,
+    clock,
     emit: (event) => context.emit(event),
   };
 
@@ -85,14 +89,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     const made = resources.map((own) =>
       createSchedule(job.schedule, own, () => {
         const predictor = createPredictor(job.predictor, data.plan);
-        return new PredictedSlices(
-          own,
-          buffers.transformer,
-          data.plan,
-          part.dataParallelRank,
-          predictor,
-          data.stepTokens,
-        );
+        return new PredictedSlices(own, data.plan, part.dataParallelRank, predictor, data.stepTokens);
       }),
     ) as [MoeSchedule, MoeSchedule];
     schedules.set(key, made);

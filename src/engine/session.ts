@@ -7,7 +7,10 @@ import type { ModelConfig } from '../model/config.ts';
 import { fingerprint as fingerprintOf } from '../model/fingerprint.ts';
 import { assertPlanFits } from '../plan/fit.ts';
 import { RequestPlacer } from '../predict/placement.ts';
+import { phaseTimes } from '../timeline/phase-times.ts';
+import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
+import { defaultOverlap } from './api.ts';
 import type {
   GenerationRequest,
   RequestOutput,
@@ -149,9 +152,10 @@ class RankSession implements Session {
       placement,
       firstRecordRow,
       recordRouting: options.recordRouting,
-      overlap: options.overlap ?? false,
+      overlap: options.overlap ?? defaultOverlap,
       logits: options.logits,
       streaming: options.onToken !== undefined,
+      timelineSteps: options.timelineSteps ?? 0,
     };
   }
 
@@ -201,6 +205,8 @@ class RankSession implements Session {
       generatedTokens: sum(outputs, (output) => output.tokens.length),
       wallMs: Math.max(...reports.map((report) => report.wallMs)),
       steps,
+      phases: reports.map((report) => phaseTimes(report.phases)),
+      timeline: timelinesOf(reports.map((report) => report.timeline)),
       outputSha256: hashOutputs(outputs),
       ...logits,
       trace:

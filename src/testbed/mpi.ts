@@ -35,6 +35,9 @@ export function mpirunArguments(topology: Topology, { agent, hostfile }: LaunchF
     ...['--mca', 'oob_tcp_keepalive_probes', '3'],
     ...['--mca', 'pml', 'ob1', '--mca', 'btl', 'self,vader,tcp'],
     ...['--mca', 'btl_tcp_if_include', hostInterface, '--mca', 'oob_tcp_if_include', hostInterface],
+    // Its default protocol for large messages has the receiver ask for the data on the connection that its own data leaves on, and
+    // the request waits behind them: two hosts that exchange large messages get half of a link.
+    ...['--mca', 'btl_tcp_flags', 'send,inplace'],
   ];
 }
 

@@ -14,7 +14,7 @@ const facts: CompareFacts = {
   network: 'shared memory',
   plan: 'models/demo/plan-4.json',
   repeats: 3,
-  overlap: false,
+  overlap: [],
   threadsPerRank: 1,
   predictor: 'combined',
   solvers: { contiguous: 'contiguous', planned: 'hypergraph' },
@@ -28,7 +28,7 @@ function schedule(
   const timed = [400, 500, 1000].map((wallMs) =>
     runReport({ ...change, wallMs, logits: undefined, logitsRows: [], logitsSha256: '', ...timedChange }),
   );
-  return { schedule: name, checked: runReport(change), timed };
+  return { schedule: name, checked: runReport(change), timed, timeline: undefined };
 }
 
 const plannedLogits = {

@@ -18,8 +18,9 @@ const setup: CompareSetup = {
   repeats: 2,
   stepTokens: 8,
   logits: 'sampled',
-  overlap: false,
+  overlap: [],
   threadsPerRank: 3,
+  timelineSteps: 0,
   transport: { transport: 'mpi' },
   planFile: 'plan.json',
 };
