@@ -103,8 +103,7 @@ for (const [name, jobs] of [
 }
 
 const [profile] = await measure(shell, oneRank, recording, 1);
-const plan =
-  positionals[0] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(positionals[0]);
+const plan = positionals[0] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(positionals[0]);
 const fourRanks: Layout = { dataParallel: 1, tensorParallel: 4 };
 
 const title = 'whole runs on four ranks, milliseconds: modelled, measured (median), ratio';
@@ -128,7 +127,9 @@ for (const [what, jobs] of [
   }
 }
 const misses = ratios.map((ratio) => Math.abs(ratio - 1));
-console.log(`  median miss ${(median(misses) * 100).toFixed(1)} %, largest ${(Math.max(...misses) * 100).toFixed(1)} %`);
+console.log(
+  `  median miss ${(median(misses) * 100).toFixed(1)} %, largest ${(Math.max(...misses) * 100).toFixed(1)} %`,
+);
 const [real] = await measure(plan, fourRanks, requests(8, 128, 8), 1);
 console.log('\npregate, 4 ranks: expert bytes of a replay with assumed hits against the real run');
 for (const [first, others] of [

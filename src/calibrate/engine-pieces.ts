@@ -41,7 +41,10 @@ const cachePositions = 4096;
 const warmUps = 1;
 const oneRank: Layout = { dataParallel: 1, tensorParallel: 1 };
 /** Work does not depend on rates. */
-const anyCluster = decodeCluster('{ device: { gigaflops: 1, memoryGBps: 1, memoryGB: 1e6 }, nodes: [{ devices: 1 }] }', '');
+const anyCluster = decodeCluster(
+  '{ device: { gigaflops: 1, memoryGBps: 1, memoryGB: 1e6 }, nodes: [{ devices: 1 }] }',
+  '',
+);
 
 export interface PieceOptions {
   modelDirectory: string;
@@ -80,7 +83,10 @@ export async function measureEngine(options: PieceOptions): Promise<{ measured: 
 }
 
 /** What the engine does in each piece: every later run does the same. */
-async function recordPieces(ownPieces: Piece[], { modelDirectory, plan, tokens, signal }: PieceOptions): Promise<RunReport[]> {
+async function recordPieces(
+  ownPieces: Piece[],
+  { modelDirectory, plan, tokens, signal }: PieceOptions,
+): Promise<RunReport[]> {
   const session = await openSession({
     ...{ modelDirectory, layout: oneRank, plan, transport: 'threads', maximumStepTokens: stepTokens, cachePositions },
   });

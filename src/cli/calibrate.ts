@@ -84,7 +84,9 @@ export const calibrateVerb: Verb = {
     } catch (cause) {
       throw new SmoeError('OUTPUT_WRITE', `${out}: cannot write: ${(cause as Error).message}`, { cause });
     }
-    console.out(flags.boolean('json') ? renderJson({ cluster: out, ...calibration }) : render(calibration, out, console));
+    console.out(
+      flags.boolean('json') ? renderJson({ cluster: out, ...calibration }) : render(calibration, out, console),
+    );
     return ExitStatus.done;
   },
 };
@@ -110,7 +112,9 @@ function readHosts(flags: Flags, ranks: number): DescribedHosts | undefined {
 function readTokens(path: string, directory: string): Int32Array {
   const text = readDocuments(path).map((document) => document.text);
   // A token is at least a byte.
-  return loadTokenizer(directory).encode(text.join('\n').slice(0, 8 * mostTokens)).slice(0, mostTokens);
+  return loadTokenizer(directory)
+    .encode(text.join('\n').slice(0, 8 * mostTokens))
+    .slice(0, mostTokens);
 }
 
 function render({ pieces, exchange, ranks, transport }: Calibration, out: string, { style }: Console): string {

@@ -62,6 +62,11 @@ export const simulateVerb: Verb = {
       valueHint: 'N',
       description: 'Ranks = dp times tp; as many as the plan file has devices, or else the cluster, when not given',
     },
+    dp: {
+      type: 'string',
+      valueHint: 'N',
+      description: 'Data-parallel degree of attention (when not given, as small as the heads allow)',
+    },
     predictor: {
       type: 'string',
       valueHint: 'NAME',
@@ -139,6 +144,10 @@ export const simulateVerb: Verb = {
     {
       command: 'simulate routing.parquet --sweep bandwidth=0.1,1,10,100 --figure sweep.svg',
       does: 'up to which link speed it pays',
+    },
+    {
+      command: 'simulate routing.parquet --plan plan.json --overlap on --chrome-trace steps.json',
+      does: 'a timeline to open at https://ui.perfetto.dev',
     },
   ],
   run: runSimulate,

@@ -29,8 +29,7 @@ export function workSeconds(work: Work, rates: DeviceRates): number {
     flops / rates.flopsPerSecond +
     attentionFlops / rates.attentionFlopsPerSecond +
     expertFlops / rates.expertFlopsPerSecond;
-  const bookkeeping =
-    layers * rates.layerSeconds + tokens * rates.tokenSeconds + predicted * rates.predictSeconds;
+  const bookkeeping = layers * rates.layerSeconds + tokens * rates.tokenSeconds + predicted * rates.predictSeconds;
   return Math.max(arithmetic, bytes / rates.memoryBytesPerSecond) + bookkeeping;
 }
 

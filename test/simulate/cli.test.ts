@@ -85,7 +85,33 @@ describe('smoe simulate', () => {
     const { stdout } = await smoe(...plans(), '--schedule', 'dedup,gather-all', '--cluster', 'nvlink-8', '--per-layer');
     assert.match(stdout, /4 ranks \(dp 1, tp 4\), simulated on 8 GPUs on NVLink/);
     assert.match(stdout, /note \(gather-all, dealt; gather-all, reversed\): every row goes to every rank/);
-    assert.match(stdout, /dedup, reversed/);
+    assert.match(stdout, /reversed +dedup +2 +\d+\.\d{3} {2}device \d inside node 0, (in|out) +\d\n/);
+    assert.match(stdout, /[^\n]\n$/);
+  });
+
+  it('tells of every step when asked to', async () => {
+    const text = await smoe(...plans(), '--schedule', 'dedup', '--per-step', '--steps', '1');
+    assert.match(text.stdout, /dealt +dedup +0 +240 +0 +\d+\.\d{3} {2}host \d to the network, (in|out) +\d\n/);
+    const stepsOf = async (...args: string[]): Promise<number | undefined> => {
+      const { stdout } = await smoe(...plans(), '--schedule', 'dedup', '--steps', '1', '--json', ...args);
+      return (JSON.parse(stdout) as SimulationReport).schedules[0]!.stepTimes?.length;
+    };
+    assert.equal(await stepsOf(), undefined);
+    assert.equal(await stepsOf('--per-step'), 1);
+  });
+
+  it('takes every device of the cluster when no plan file says how many', async () => {
+    const { stdout } = await smoe(
+      '--plan',
+      'contiguous',
+      '--schedule',
+      'dedup',
+      '--cluster',
+      'infiniband-2x8',
+      '--json',
+    );
+    const { layout } = JSON.parse(stdout) as SimulationReport;
+    assert.deepEqual(layout, { dp: 1, tp: 8, ep: 8 });
   });
 
   it('solves plans by name from requests it does not replay', async () => {
