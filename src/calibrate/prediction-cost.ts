@@ -3,6 +3,7 @@ import { createPregatePredictor } from '../predict/pregate.ts';
 import type { PredictionContext } from '../predict/predictor.ts';
 import { BalancedSlices } from '../predict/slices.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
+import { threadSeconds } from './thread-time.ts';
 import { undisturbed } from './undisturbed.ts';
 
 const repeats = 7;
@@ -30,12 +31,12 @@ export function measurePrediction(trace: RoutingTrace, plan: Plan, ranks: number
     let spent = 0;
     for (let layer = 0; layer < layers; layer++) {
       imitateLogits(trace, layer, logits, tokens, experts, topK);
-      const started = performance.now();
+      const started = threadSeconds();
       predictor.predict({ ...context, layer }, needs);
       slices.solve(needs, tokens);
-      spent += performance.now() - started;
+      spent += threadSeconds() - started;
     }
-    seconds.push(spent / 1000 / layers / tokens);
+    seconds.push(spent / layers / tokens);
   }
   return undisturbed(seconds);
 }

@@ -12,7 +12,7 @@ import { solvePlan } from '../plan/solve.ts';
 import { solvers } from '../plan/solvers/index.ts';
 import { ChromeTrace } from '../simulate/chrome-trace.ts';
 import { type ModelShape, modelShape } from '../simulate/model-shape.ts';
-import { simulatedPredictorNames } from '../simulate/predictors.ts';
+import { simulatedPredictorNames, type SimulatedPredictorName } from '../simulate/predictors.ts';
 import { simulate, type SimulationOptions, type SimulationResult } from '../simulate/simulate.ts';
 import { phaseChoices } from '../simulate/steps.ts';
 import { assertSweepFits, parseSweep, type Sweep, sweepReport, sweptClusters } from '../simulate/sweep.ts';
@@ -70,8 +70,7 @@ export const simulateVerb: Verb = {
     predictor: {
       type: 'string',
       valueHint: 'NAME',
-      default: 'combined',
-      description: `How \`speculative\` predicts devices: ${simulatedPredictorNames.join(', ')}`,
+      description: `How \`speculative\` predicts devices: ${simulatedPredictorNames.join(', ')}; when not given, combined, or pregate where there are no token ids`,
     },
     'pregate-overlap': {
       type: 'string',
@@ -229,7 +228,7 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
   const shared = {
     trace,
     shape,
-    predictor: flags.choice('predictor', simulatedPredictorNames),
+    predictor: readPredictor(flags, trace, console),
     composition: {
       stepTokens: flags.integer('step-tokens', { minimum: 1, maximum: 1 << 20 }),
       decodeBatch: flags.integer('decode-batch', { minimum: 1 }),
@@ -274,6 +273,14 @@ function simulatedLayout(flags: Flags, { shape, plannedDevices }: Setup, cluster
   let dataParallel = 1;
   while (ranks % dataParallel !== 0 || shape.heads % (ranks / dataParallel) !== 0) dataParallel++;
   return { dataParallel, tensorParallel: ranks / dataParallel };
+}
+
+/** Without token ids there are no prediction tables to combine. */
+function readPredictor(flags: Flags, { model }: RoutingTrace, console: Console): SimulatedPredictorName {
+  if (flags.has('predictor')) return flags.choice('predictor', simulatedPredictorNames);
+  if (model.vocabularySize > 0) return 'combined';
+  console.log('token ids are unknown: devices are predicted by the pregate alone');
+  return 'pregate';
 }
 
 /** A name that is both a file and a solver is taken as the solver. */

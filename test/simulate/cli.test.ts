@@ -47,12 +47,22 @@ before(() => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-async function smoe(...args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+interface Outcome {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+function smoe(...args: string[]): Promise<Outcome> {
+  return smoeOn('t.parquet', ...args);
+}
+
+async function smoeOn(trace: string, ...args: string[]): Promise<Outcome> {
   const outcome = { status: -1, stdout: '', stderr: '' };
   const stream = (name: 'stdout' | 'stderr') => ({ write: (text: string) => (outcome[name] += text) });
   const terminal = { stdout: stream('stdout'), stderr: stream('stderr'), environment: {} };
   const commandLine = { summary: '', version: '0', verbs: [simulateVerb], examples: [] };
-  const argv = ['simulate', at('t.parquet'), '--model', folder, ...args];
+  const argv = ['simulate', at(trace), '--model', folder, ...args];
   outcome.status = await runCommandLine(commandLine, argv, terminal, new AbortController().signal);
   return outcome;
 }
@@ -98,6 +108,24 @@ describe('smoe simulate', () => {
     };
     assert.equal(await stepsOf(), undefined);
     assert.equal(await stepsOf('--per-step'), 1);
+  });
+
+  it('serves traces without token ids, and plans solved from one, with the pregate', async () => {
+    const trace = smallTrace(20, 24);
+    trace.token.fill(-1);
+    trace.model = { ...trace.model, vocabularySize: 0 };
+    writeTrace(at('no-ids.parquet'), trace);
+    const plan = smallPlan(smallTrace(20, 24), 4);
+    writePlan(at('no-ids.json'), { ...plan, vocabularySize: 0, prediction: undefined });
+    const args = ['--plan', at('no-ids.json'), '--schedule', 'speculative', '--steps', '1', '--json'];
+    const { stdout, stderr, status } = await smoeOn('no-ids.parquet', ...args);
+    assert.equal(status, 0, stderr);
+    assert.match(stderr, /token ids are unknown/);
+    assert.equal((JSON.parse(stdout) as SimulationReport).schedules[0]!.predictor, 'pregate');
+    const asked = await smoeOn('no-ids.parquet', ...args, '--predictor', 'token');
+    assert.match(asked.stderr + asked.stdout, /PLAN_NO_TABLES|SIMULATE_NO_TOKENS/);
+    const known = await smoe(...args, '--predictor', 'pregate');
+    assert.equal(known.status, 0, known.stderr);
   });
 
   it('takes every device of the cluster when no plan file says how many', async () => {
