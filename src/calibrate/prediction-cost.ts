@@ -2,6 +2,7 @@ import { Kernels } from '../kernels/kernels.ts';
 import type { Plan } from '../plan/plan.ts';
 import { BalancedSlices } from '../predict/slices.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
+import { threadSeconds } from './thread-time.ts';
 import { undisturbed } from './undisturbed.ts';
 
 const repeats = 7;
@@ -36,12 +37,12 @@ export function measurePrediction(trace: RoutingTrace, plan: Plan, ranks: number
       imitateLogits(trace, layer, logits, tokens, experts, topK);
       owners.set(expertOwner.subarray(layer * experts, (layer + 1) * experts));
       needsOf(tokens);
-      const started = performance.now();
+      const started = threadSeconds();
       needsOf(Math.ceil(tokens / ranks));
       slices.solve(needs, tokens);
-      spent += performance.now() - started;
+      spent += threadSeconds() - started;
     }
-    seconds.push(spent / 1000 / layers / tokens);
+    seconds.push(spent / layers / tokens);
   }
   return undisturbed(seconds);
 }
