@@ -12,21 +12,24 @@ export interface PredictionContext {
   homeBefore: Int16Array;
   homeTwoBefore: Int16Array;
   /**
-   * At home only: fills needs [T, P] from the layer's own router on the layer's input (residual before attention, post-attention
-   * norm), with `doubt` mean absolute deviations of doubt around the choice.
+   * At home only: fills benefits [T, tensor ranks] from the layer's own router on the layer's input (residual before attention,
+   * post-attention norm), with `doubt` mean absolute deviations of doubt around the choice.
    */
-  routeAhead(doubt: number, needs: Uint8Array): void;
+  routeAhead(doubt: number, benefits: Uint8Array): void;
 }
 
 /** Says, per token, how probably each plan device is needed. One file per predictor. */
 export interface DevicePredictor {
   readonly name: string;
   /**
-   * Layers predicted where the token lives, at the end of the layer before, from its hidden row; its needs (one byte per
-   * device) then travel with the row. Other layers are predicted from what every rank of the tensor group already holds, by
+   * Layers predicted where the token lives, at the end of the layer before, from its hidden row; what living on each rank of
+   * the tensor group would save (one byte per rank, copies of experts taken into account) then travels with the row. Other layers are predicted from what every rank of the tensor group already holds, by
    * each for itself. Never true of layer 0.
    */
   atHome(layer: number): boolean;
-  /** Fills needs [T, P] (row-major): probability, in steps of 1 / certainNeed, that device d owns one of the token's experts. */
+  /**
+   * Fills needs [T, P] (row-major): probability, in steps of 1 / certainNeed, that device d owns one of the token's experts.
+   * At home: benefits [T, tensor ranks] instead, larger where the token should live.
+   */
   predict(context: PredictionContext, needs: Uint8Array): void;
 }

@@ -72,12 +72,15 @@ export class PredictedSlices implements SliceChooser {
       this.#predictor.predict(this.#context(layer, input), this.#needs);
     }
     clock.enter(Phase.slices);
-    if (this.#needs.subarray(0, tokens * this.#devices).some((need) => need > 0)) this.#cut(layer, tokens, slices);
+    if (!this.#predictor.atHome(layer)) this.#foldToRanks(tokens);
+    if (this.#benefit.subarray(0, tokens * tensorGroup.size).some((benefit) => benefit > 0))
+      this.#cut(layer, tokens, slices);
     return slices;
   }
 
   ridingBytes(layer: number): number {
-    return this.#resources.tensorGroup.size > 1 && this.#predictor.atHome(layer) ? this.#devices : 0;
+    const { size } = this.#resources.tensorGroup;
+    return size > 1 && this.#predictor.atHome(layer) ? size : 0;
   }
 
   packRiding(layer: number, residual: number, rows: number, target: number): void {
@@ -92,15 +95,15 @@ export class PredictedSlices implements SliceChooser {
       // The own rows' place in `input` is free by now.
       routeAhead: (doubt) => experts.routeAhead(layer, residual, rows, buffers.input, doubt, target),
     };
-    this.#predictor.predict(context, bytes.subarray(target, target + rows * this.#devices));
+    this.#predictor.predict(context, bytes.subarray(target, target + rows * this.ridingBytes(layer)));
   }
 
   unpackRiding(_layer: number, source: number, tokens: Int32Array): void {
     const { bytes } = this.#resources;
-    const devices = this.#devices;
+    const ranks = this.#resources.tensorGroup.size;
     for (let i = 0, from = source; i < tokens.length; i++) {
-      const to = tokens[i]! * devices;
-      for (let device = 0; device < devices; device++) this.#needs[to + device] = bytes[from++]!;
+      const to = tokens[i]! * ranks;
+      for (let rank = 0; rank < ranks; rank++) this.#benefit[to + rank] = bytes[from++]!;
     }
   }
 
@@ -121,11 +124,18 @@ export class PredictedSlices implements SliceChooser {
     };
   }
 
-  #cut(layer: number, tokens: number, slices: TokenSlices): void {
+  #foldToRanks(tokens: number): void {
     const { tensorGroup, ownership } = this.#resources;
     const block = ownership.devicesPerRank;
     const firstDevice = this.#firstRank * block;
     foldToRanks(this.#needs, tokens, this.#devices, firstDevice, block, tensorGroup.size, this.#benefit);
+  }
+
+  #cut(layer: number, tokens: number, slices: TokenSlices): void {
+    const block = this.#resources.ownership.devicesPerRank;
+    const firstDevice = this.#firstRank * block;
+    // At home, rows bring no word of single devices.
+    const single = block === 1 || this.#predictor.atHome(layer);
     const balancer = this.#balancer;
     balancer.solve(this.#benefit, tokens);
     const order = this.#orders[layer % 2]!;
@@ -135,7 +145,7 @@ export class PredictedSlices implements SliceChooser {
     [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
     for (let token = 0; token < tokens; token++) {
       const first = firstDevice + balancer.rankOf[token]! * block;
-      this.#homeBefore[token] = block === 1 ? first : neededMost(this.#needs, token, this.#devices, first, block);
+      this.#homeBefore[token] = single ? first : neededMost(this.#needs, token, this.#devices, first, block);
     }
   }
 }
