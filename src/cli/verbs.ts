@@ -2,6 +2,7 @@ import { calibrateVerb } from './calibrate.ts';
 import type { CommandLine } from './command-line.ts';
 import { compareVerb } from './compare.ts';
 import { generateVerb } from './generate.ts';
+import { planDiffVerb } from './plan-diff.ts';
 import { planVerb } from './plan.ts';
 import { simulateVerb } from './simulate.ts';
 import { testbedDownVerb } from './testbed-down.ts';
@@ -24,6 +25,7 @@ export function commandLineOf(version: string): CommandLine {
       traceImportVerb,
       traceShowVerb,
       planVerb,
+      planDiffVerb,
       simulateVerb,
       calibrateVerb,
       testbedUpVerb,

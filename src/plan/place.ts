@@ -37,6 +37,7 @@ export async function placeExperts(
     expertGroups,
     keepGroupsOn,
     onProgress: options.onProgress,
+    signal: options.signal,
     ...(start === undefined ? {} : { start: start.expertOwner, movePrice: options.movePrice ?? 0 }),
     ...(options.timeLimitSeconds === undefined ? {} : { timeLimitSeconds: options.timeLimitSeconds }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),

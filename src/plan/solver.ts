@@ -28,6 +28,7 @@ export interface PlacementProblem {
   threads?: number;
   /** Called after each finished layer. */
   onProgress?: ((finishedLayers: number, layers: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 export interface Placement {

@@ -8,9 +8,8 @@ export interface PredictionContext {
   tokens: number;
   /** [T] */
   tokenIds: Int32Array;
-  /** [T] plan devices where the tokens were homed one and two layers before; -1 in the first layers. */
-  homeBefore: Int16Array;
-  homeTwoBefore: Int16Array;
+  /** [`longestLookback`][T] plan devices where the tokens were homed one, two, ... layers before; -1 in the first layers. */
+  homesBefore: readonly Int16Array[];
   /**
    * At home only: fills benefits [T, tensor ranks] from the layer's own router on the layer's input (residual before attention,
    * post-attention norm), with `doubt` mean absolute deviations of doubt around the choice.

@@ -1,4 +1,4 @@
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
 import { foldToRanks, neededMost } from '../predict/rank-needs.ts';
 import { BalancedSlices } from '../predict/slices.ts';
@@ -7,7 +7,6 @@ import type { ScheduleResources } from './schedule.ts';
 import { sliceSizes, type SliceChooser, type SlicedTokens, type TokenSlices } from './token-slices.ts';
 
 const noTokens = new Int32Array(0);
-const noHomes = new Int16Array(0);
 
 /**
  * Slices by prediction (docs/method.md, token shuffling): every rank of the tensor group knows which ranks each token needs,
@@ -26,9 +25,8 @@ export class PredictedSlices implements SliceChooser {
   readonly #chosen: [TokenSlices, TokenSlices];
   readonly #orders: [Int32Array, Int32Array];
   #chosenLayer: number;
-  /** [T] plan device of each token's home in the two layers before. */
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  /** [lookback][T] plan device of each token's home in the layers before, the nearest first. */
+  readonly #homesBefore: Int16Array[];
 
   /** @param dataParallelRank group whose ranks share the tokens; @param stepTokens largest T */
   constructor(
@@ -50,8 +48,7 @@ export class PredictedSlices implements SliceChooser {
     this.#chosen = [empty(), empty()];
     this.#orders = [new Int32Array(stepTokens), new Int32Array(stepTokens)];
     this.#chosenLayer = -1;
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
   choose(layer: number, input: SlicedTokens): TokenSlices {
@@ -60,10 +57,7 @@ export class PredictedSlices implements SliceChooser {
     const { tensorGroup, clock } = this.#resources;
     const { tokens } = input;
     this.#chosenLayer = layer;
-    if (layer === 0) {
-      this.#homeBefore.fill(-1, 0, tokens);
-      this.#homeTwoBefore.fill(-1, 0, tokens);
-    }
+    if (layer === 0) for (const homes of this.#homesBefore) homes.fill(-1, 0, tokens);
     slices.order = undefined;
     sliceSizes(tokens, tensorGroup.size, slices.counts);
     if (tensorGroup.size === 1 || tokens === 0) return slices;
@@ -90,8 +84,7 @@ export class PredictedSlices implements SliceChooser {
       layer,
       tokens: rows,
       tokenIds: noTokens,
-      homeBefore: noHomes,
-      homeTwoBefore: noHomes,
+      homesBefore: [],
       // The own rows' place in `input` is free by now.
       routeAhead: (doubt) => experts.routeAhead(layer, residual, rows, buffers.input, doubt, target),
     };
@@ -116,8 +109,7 @@ export class PredictedSlices implements SliceChooser {
       layer,
       tokens,
       tokenIds,
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
+      homesBefore: this.#homesBefore,
       routeAhead: () => {
         throw new Error('only predictors at home have the rows');
       },
@@ -142,10 +134,11 @@ export class PredictedSlices implements SliceChooser {
     order.set(balancer.order.subarray(0, tokens));
     slices.order = order.subarray(0, tokens);
     slices.counts.set(balancer.counts);
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
+    const homes = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(homes);
     for (let token = 0; token < tokens; token++) {
       const first = firstDevice + balancer.rankOf[token]! * block;
-      this.#homeBefore[token] = single ? first : neededMost(this.#needs, token, this.#devices, first, block);
+      homes[token] = single ? first : neededMost(this.#needs, token, this.#devices, first, block);
     }
   }
 }

@@ -43,8 +43,7 @@ describe('predictors', () => {
       layer,
       tokens,
       tokenIds: trace.token.slice(0, tokens),
-      homeBefore: homes,
-      homeTwoBefore: new Int16Array(tokens).fill(-1),
+      homesBefore: [homes, new Int16Array(tokens).fill(-1), new Int16Array(tokens).fill(-1)],
       routeAhead: (doubt, needs) =>
         routeAhead(logits, tokens, 4, doubt, ownersOf(layer), 4, heldBy(ownersOf(layer)), 4, 255, needs),
     };
