@@ -1,6 +1,6 @@
 import type { Kernels, PackedWeight } from '../kernels/kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { certainNeed } from '../predict/predictor.ts';
+import { certainNeed, oneRankSaved } from '../predict/predictor.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 
 /** One MoE layer's weights on this rank. Experts not held here are undefined. */
@@ -11,9 +11,6 @@ export interface MoeLayerWeights {
   router: PackedWeight;
   experts: ({ gateUp: PackedWeight; down: PackedWeight } | undefined)[];
 }
-
-/** Benefit of one rank saved, where copies let a home save more than one: more than two are taken as two. */
-const scaleWithCopies = 127;
 
 /** Rows one expert computes at a time; larger groups are cut, which changes no bit. */
 export const expertChunkRows = 256;
@@ -64,7 +61,7 @@ export class ExpertBank {
     this.#layers = layers;
     this.#buffers = buffers;
     const { ranks, copies } = ownership;
-    this.#placement = { ranks, homes, scale: copies ? scaleWithCopies : certainNeed };
+    this.#placement = { ranks, homes, scale: copies ? oneRankSaved : certainNeed };
     this.#tellPlacement(ownership, firstHome);
   }
 

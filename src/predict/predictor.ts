@@ -1,5 +1,7 @@
 /** Needs are whole numbers: this one for certainly needed, 0 for certainly not. */
 export const certainNeed = 255;
+/** Benefit of saving one rank where copies of experts let a home save several; more than two count as two. */
+export const oneRankSaved = 127;
 
 /** What a predictor may look at. */
 export interface PredictionContext {
