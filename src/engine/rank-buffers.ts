@@ -100,7 +100,8 @@ export function reserveBuffers(
   const bank: ExpertBankBuffers = {
     routerLogits: arena.reserve(slice * experts * 4),
     owners: arena.reserve(ownership.ownerDevice.length * 2),
-    needsScratch: arena.reserve((config.topK + 1 + ownership.devices) * 4),
+    held: arena.reserve(ownership.ownerDevice.length * part.tensorParallel),
+    aheadScratch: arena.reserve((config.topK + 1 + ownership.ranks * (part.tensorParallel + 1)) * 4),
     gathered: arena.reserve(expertChunkRows * rowBytes),
     gateUp: arena.reserve(expertChunkRows * 2 * expertWidth * 4),
     activated: arena.reserve(expertChunkRows * expertWidth * 4),
@@ -136,10 +137,10 @@ function reserveScheduleBuffers(
   const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2)) / rowBytes) + 1);
   const sendRows = Math.max(exchangeRows, segmentRows);
   return {
-    gathered: arena.reserve(stepTokens * (rowBytes + ownership.devices) + part.tensorParallel * 4),
+    gathered: arena.reserve(stepTokens * (rowBytes + part.tensorParallel) + part.tensorParallel * 4),
     order: arena.reserve(stepTokens * 4),
     reduced: arena.reserve(slice * rowBytes),
-    residual: reserveBehind(arena, slice * ownership.devices + 4, slice * rowBytes),
+    residual: reserveBehind(arena, slice * part.tensorParallel + 4, slice * rowBytes),
     ownAddresses: arena.reserve(slice * 4),
     input: arena.reserve((slice + sendRows) * rowBytes),
     send: arena.reserve(sendRows * rowBytes),

@@ -258,7 +258,7 @@ class Replay {
     this.#routing.count(layer, half.rows, homes);
     const { plan } = this.#options;
     const rides = layer + 1 < plan.layers && homeChooser.pregates(layer + 1);
-    traffic.countLayer(half.groupTokens, this.#routing, rides ? plan.devices : 0);
+    traffic.countLayer(half.groupTokens, this.#routing, rides ? this.#options.layout.tensorParallel : 0);
     for (const name of layerExchangeNames) {
       addExchange(totals, traffic.layer[name]);
       addExchange(this.#totals, traffic.layer[name]);
