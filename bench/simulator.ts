@@ -1,13 +1,14 @@
 /**
- * The simulator against real runs of the shipped model: `node dist/bench/simulator.js [PLAN]`. Prints how fast traces are
- * replayed, computing time of one rank as modelled and as measured, and what assuming a pregate's hits does to the bytes.
- * Bytes of every other predictor are exact (test/simulate/replay.test.ts).
+ * The simulator against real runs of the shipped model: `node dist/bench/simulator.js [PLAN] [--cluster FILE] [--repeats N]`. FILE
+ * describes this machine (`smoe calibrate --out FILE`). Prints computing time of one rank and whole runs of four ranks, as modelled and as
+ * measured, what assuming a pregate's hits does to the bytes, and how fast traces are replayed. Bytes of every other predictor are
+ * exact (test/simulate/replay.test.ts).
  */
 import { readFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { parseArgs } from 'node:util';
 import { demoDirectory, demoEvaluation } from '../src/cli/model-directory.ts';
 import { loadCluster } from '../src/cluster/cluster-file.ts';
-import type { GenerationRequest, Layout, RunReport } from '../src/engine/api.ts';
+import type { GenerationRequest, Layout, RunOptions, RunReport } from '../src/engine/api.ts';
 import { openSession } from '../src/engine/session.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { fingerprint } from '../src/model/fingerprint.ts';
@@ -17,7 +18,13 @@ import { readPlan } from '../src/plan/plan-file.ts';
 import { solvePlan } from '../src/plan/solve.ts';
 import { modelShape } from '../src/simulate/model-shape.ts';
 import { simulate, type SimulationOptions, type SimulationResult } from '../src/simulate/simulate.ts';
+import { machine, median } from './machine.ts';
 
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { cluster: { type: 'string', default: 'ethernet-1g-4' }, repeats: { type: 'string', default: '5' } },
+});
+const cluster = loadCluster(flags.cluster);
 const stepTokens = 256;
 const texts = readFileSync(demoEvaluation, 'utf8').trim().split('\n');
 const tokenizer = loadTokenizer(demoDirectory);
@@ -37,14 +44,20 @@ function requests(count: number, promptTokens: number, maxNewTokens: number): Ge
   }));
 }
 
-async function measure(plan: Plan, layout: Layout, jobs: GenerationRequest[], repeats: number): Promise<RunReport[]> {
+async function measure(
+  plan: Plan,
+  layout: Layout,
+  jobs: GenerationRequest[],
+  repeats: number,
+  change: Partial<RunOptions> = {},
+): Promise<RunReport[]> {
   const session = await openSession({
     ...{ modelDirectory: demoDirectory, layout, plan, transport: 'threads', maximumStepTokens: stepTokens },
     cachePositions: 8192,
   });
   const reports: RunReport[] = [];
   for (let i = 0; i < repeats; i++) {
-    const run = { schedule: 'speculative', predictor: 'pregate', requests: jobs, logits: 'none' } as const;
+    const run = { schedule: 'speculative', predictor: 'pregate', requests: jobs, logits: 'none', ...change } as const;
     reports.push(await session.run({ ...run, recordRouting: i === 0 }));
   }
   await session.close();
@@ -60,7 +73,7 @@ function replay(
   const [result] = simulate({
     ...{ trace: report.trace!, shape: modelShape(config), plan, schedule: 'speculative', predictor: 'pregate', layout },
     ...{ composition: { stepTokens, decodeBatch: stepTokens, phases: 'recorded' }, overlap: false },
-    clusters: [loadCluster('ethernet-1g-4')],
+    clusters: [cluster],
     ...change,
   });
   return result!;
@@ -75,8 +88,8 @@ const shell: Plan = {
   ...{ replicas: Array.from({ length: layers }, () => [[]]), prediction: undefined, promise: undefined },
 };
 
-console.log(`${cpus()[0]!.model.trim()}, node ${process.version}\n`);
-console.log('computing on one rank, milliseconds: modelled (preset of the Ethernet hosts), measured at best, ratio');
+console.log(`${machine()}; modelled as ${cluster.name}\n`);
+console.log('computing on one rank, milliseconds: modelled, measured at best, ratio');
 for (const [name, jobs] of [
   ['prefill, 8 prompts of 256', requests(8, 256, 1)],
   ['decode, 8 sequences, 32 tokens', requests(8, 1, 32)],
@@ -90,9 +103,33 @@ for (const [name, jobs] of [
 }
 
 const [profile] = await measure(shell, oneRank, recording, 1);
-const plan =
-  process.argv[2] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(process.argv[2]);
+const plan = positionals[0] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(positionals[0]);
 const fourRanks: Layout = { dataParallel: 1, tensorParallel: 4 };
+
+const title = 'whole runs on four ranks, milliseconds: modelled, measured (median), ratio';
+console.log(`\n${title}`);
+const ratios: number[] = [];
+for (const [what, jobs] of [
+  ['prefill, 4 prompts of 256', requests(4, 256, 1)],
+  ['decode, 8 sequences, 16 tokens', requests(8, 16, 16)],
+] as const) {
+  for (const layout of [fourRanks, { dataParallel: 2, tensorParallel: 2 }, { dataParallel: 4, tensorParallel: 1 }]) {
+    for (const schedule of ['alltoallv', 'dedup', 'speculative'] as const) {
+      const [recorded, ...timed] = await measure(plan, layout, jobs, Number(flags.repeats) + 1, { schedule });
+      const modelled = replay(recorded!, plan, layout, { schedule }).totalMs;
+      const total = ({ steps }: RunReport): number => steps.reduce((sum, step) => sum + step.milliseconds, 0);
+      const measured = median(timed.map(total));
+      ratios.push(modelled / measured);
+      const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
+      const name = `${what}, dp ${layout.dataParallel} tp ${layout.tensorParallel}, ${schedule}`;
+      console.log(`  ${name.padEnd(56)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+    }
+  }
+}
+const misses = ratios.map((ratio) => Math.abs(ratio - 1));
+console.log(
+  `  median miss ${(median(misses) * 100).toFixed(1)} %, largest ${(Math.max(...misses) * 100).toFixed(1)} %`,
+);
 const [real] = await measure(plan, fourRanks, requests(8, 128, 8), 1);
 console.log('\npregate, 4 ranks: expert bytes of a replay with assumed hits against the real run');
 for (const [first, others] of [

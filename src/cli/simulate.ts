@@ -26,7 +26,7 @@ import type { Console } from './console.ts';
 import type { Flags } from './flags.ts';
 import { renderJson } from './json.ts';
 import { demoDirectory } from './model-directory.ts';
-import { jsonArgs, layoutArgs, ranksOf, readLayout, seedArgs, stepArgs } from './shared-args.ts';
+import { jsonArgs, layoutArgs, mostRanks, ranksOf, readLayout, seedArgs, stepArgs } from './shared-args.ts';
 import { renderSimulation, type SimulationReport } from './simulate-text.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
@@ -57,6 +57,11 @@ export const simulateVerb: Verb = {
       description: `Of: ${simulatedScheduleNames.join(', ')}`,
     },
     ...layoutArgs,
+    ranks: {
+      type: 'string',
+      valueHint: 'N',
+      description: 'Ranks = dp times tp; as many as the plan file has devices, or else the cluster, when not given',
+    },
     predictor: {
       type: 'string',
       valueHint: 'NAME',
@@ -117,7 +122,8 @@ export const simulateVerb: Verb = {
       valueHint: 'FILE',
       description: `Timeline of the first ${stepsOfTimeline} steps, for Perfetto (.json)`,
     },
-    'per-layer': { type: 'boolean', description: 'Show the time of every layer' },
+    'per-layer': { type: 'boolean', description: 'Show the time of every layer, and its busiest link and rank' },
+    'per-step': { type: 'boolean', description: 'The same of every step; with --json, put them in' },
     ...seedArgs,
     ...jsonArgs,
   },
@@ -156,7 +162,7 @@ async function runSimulate({ flags, console }: VerbContext): Promise<ExitStatus>
     });
   }
   const setup = await readSetup(flags, console);
-  const layout = readLayout(flags, Math.min(deviceCount(cluster), 4));
+  const layout = simulatedLayout(flags, setup, cluster);
   const runs = planWords.flatMap((planWord) => schedules.map((schedule): Run => ({ planWord, schedule })));
 
   const chromeTrace = flags.has('chrome-trace') ? new ChromeTrace(ranksOf(layout), stepsOfTimeline) : undefined;
@@ -180,9 +186,12 @@ async function runSimulate({ flags, console }: VerbContext): Promise<ExitStatus>
     write(flags.string('figure'), sweepFigure(report.sweep, `${report.model} on ${cluster.name}`), console);
   }
   if (chromeTrace !== undefined) write(flags.string('chrome-trace'), chromeTrace.toJson(), console);
-  const perLayer = flags.boolean('per-layer');
+  const [perLayer, perStep] = [flags.boolean('per-layer'), flags.boolean('per-step')];
+  const withoutSteps = results.map(({ stepTimes: _stepTimes, ...result }) => result);
   console.out(
-    flags.boolean('json') ? renderJson(report) : renderSimulation(report, { perLayer, style: console.style }),
+    flags.boolean('json')
+      ? renderJson(perStep ? report : { ...report, schedules: withoutSteps })
+      : renderSimulation(report, { perLayer, perStep, style: console.style }),
   );
   return ExitStatus.done;
 }
@@ -191,6 +200,9 @@ async function runSimulate({ flags, console }: VerbContext): Promise<ExitStatus>
 interface Setup {
   model: string;
   trace: RoutingTrace;
+  shape: ModelShape;
+  /** Devices of the first plan file; undefined when all plans are to be solved. */
+  plannedDevices: number | undefined;
   optionsOf(run: Run, layout: Layout): Promise<Omit<SimulationOptions, 'clusters'>>;
 }
 
@@ -226,9 +238,12 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
       onProgress: (done, layers) => console.progress(`${word}, ${devices} devices: layer ${done} of ${layers}`),
     });
   };
+  const planFile = planWords.find((word) => !isSolver(word));
   return {
     model,
     trace,
+    shape,
+    plannedDevices: planFile === undefined ? undefined : readPlan(planFile).devices,
     async optionsOf({ planWord, schedule }, layout) {
       const key = `${planWord} ${ranksOf(layout)}`;
       const plan = plans.get(key) ?? (await planOf(planWord, ranksOf(layout)));
@@ -236,6 +251,20 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
       return { ...shared, plan, planName: planNameOf(planWord), schedule, layout };
     },
   };
+}
+
+/**
+ * As given; ranks are those of the plan file, or else all devices of the cluster, and tensor-parallel groups as large as the heads
+ * allow.
+ */
+function simulatedLayout(flags: Flags, { shape, plannedDevices }: Setup, cluster: Cluster): Layout {
+  const all = Math.min(deviceCount(cluster), shape.experts, mostRanks);
+  const given = readLayout(flags, plannedDevices ?? all);
+  if (flags.has('dp') || flags.has('tp')) return given;
+  const ranks = ranksOf(given);
+  let dataParallel = 1;
+  while (ranks % dataParallel !== 0 || shape.heads % (ranks / dataParallel) !== 0) dataParallel++;
+  return { dataParallel, tensorParallel: ranks / dataParallel };
 }
 
 /** A name that is both a file and a solver is taken as the solver. */

@@ -1,5 +1,6 @@
 import type { Kernels, PackedWeight } from '../kernels/kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
+import type { Ownership } from '../schedule/ownership.ts';
 
 /** One MoE layer's weights on this rank. Experts not held here are undefined. */
 export interface MoeLayerWeights {
@@ -17,6 +18,9 @@ export const expertChunkRows = 256;
 export interface ExpertBankBuffers {
   /** [routerRows, N] */
   routerLogits: number;
+  /** [L, N] uint16 device of each expert; [k + 1 + P] scratch. */
+  owners: number;
+  needsScratch: number;
   /** [expertChunkRows, H] */
   gathered: number;
   /** [expertChunkRows, 2 * expertWidth] */
@@ -37,6 +41,7 @@ export class ExpertBank {
   readonly #layers: MoeLayerWeights[];
   readonly #buffers: ExpertBankBuffers;
   readonly #integers: Int32Array;
+  readonly #devices: number;
 
   constructor(
     kernels: Kernels,
@@ -44,12 +49,15 @@ export class ExpertBank {
     config: ModelConfig,
     layers: MoeLayerWeights[],
     buffers: ExpertBankBuffers,
+    { ownerDevice, devices }: Ownership,
   ) {
     this.#kernels = kernels;
     this.#integers = integers;
     this.#config = config;
     this.#layers = layers;
     this.#buffers = buffers;
+    this.#devices = devices;
+    new Uint16Array(integers.buffer, buffers.owners, ownerDevice.length).set(ownerDevice);
   }
 
   holds(layer: number, expert: number): boolean {
@@ -71,6 +79,20 @@ export class ExpertBank {
       rmsEpsilon,
     );
     this.#kernels.matmul(normalized, hiddenSize, rows, weights.router, logits, experts);
+  }
+
+  /**
+   * The router ahead of time, on rows that are not yet this layer's: which plan devices they will need.
+   *
+   * @param normalized scratch [rows, H]
+   * @param needs pointer u8 [rows, P]
+   */
+  routeAhead(layer: number, hidden: number, rows: number, normalized: number, doubt: number, needs: number): void {
+    const { experts, topK } = this.#config;
+    const { routerLogits, owners, needsScratch } = this.#buffers;
+    const ofLayer = owners + layer * experts * 2;
+    this.routerLogits(layer, hidden, rows, normalized, routerLogits);
+    this.#kernels.routerNeeds(routerLogits, rows, experts, topK, doubt, ofLayer, this.#devices, needsScratch, needs);
   }
 
   /** Norm, router and top-k: ids and weights [rows, k], ascending expert id within a row. */

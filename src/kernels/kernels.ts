@@ -133,6 +133,11 @@ export class Kernels {
     this.#exports.rmsNorm(x, xStride, weight, y, yStride, rows, width, epsilon);
   }
 
+  /** rmsNorm of rows that lie anywhere: row i at byte address addresses[i] -> y: [rows][width]. */
+  rmsNormAt(addresses: number, weight: number, y: number, rows: number, width: number, epsilon: number): void {
+    this.#exports.rmsNormAt(addresses, weight, y, rows, width, epsilon);
+  }
+
   /** Fills cosines and sines: f32 [positions][dimension / 2], frequencies theta^(-2i / dimension). */
   ropeTables(cosines: number, sines: number, positions: number, dimension: number, theta: number): void {
     this.#exports.ropeTables(cosines, sines, positions, dimension, theta);
@@ -261,6 +266,30 @@ export class Kernels {
     weights: number,
   ): void {
     this.#exports.routerTopK(logits, stride, rows, experts, k, normalize, ids, weights);
+  }
+
+  /**
+   * logits: [rows][experts] of a router run ahead of time -> needs: u8 [rows][devices], 255 = a device surely owns one of the
+   * row's experts. An expert's probability rises over `doubt` mean absolute deviations around the boundary of the k largest.
+   * owners: u16 [experts], scratch: f32 [k + 1 + devices].
+   */
+  routerNeeds(
+    logits: number,
+    rows: number,
+    experts: number,
+    k: number,
+    doubt: number,
+    owners: number,
+    devices: number,
+    scratch: number,
+    needs: number,
+  ): void {
+    this.#exports.routerNeeds(logits, rows, experts, k, doubt, owners, devices, scratch, needs);
+  }
+
+  /** target[i] = the row at byte address addresses[i]; addresses: i32 [rows], target: [rows][width]. */
+  gatherAt(addresses: number, target: number, rows: number, width: number): void {
+    this.#exports.gatherAt(addresses, target, rows, width);
   }
 
   /** target[i] = source[index[i]]; index: i32 [rows]. */

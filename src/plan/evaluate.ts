@@ -122,7 +122,7 @@ export function bestHomes(placement: ExpertPlacement, trace: RoutingTrace, layer
  *
  * @param needs [n, P]
  */
-export function slicedHomes(needs: Float32Array, tokens: number, devices: number, batchTokens: number): Uint16Array {
+export function slicedHomes(needs: Uint8Array, tokens: number, devices: number, batchTokens: number): Uint16Array {
   const slices = new BalancedSlices(batchTokens, devices);
   const homes = new Uint16Array(tokens);
   for (let start = 0; start < tokens; start += batchTokens) {

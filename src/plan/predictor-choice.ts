@@ -15,7 +15,7 @@ export type PredictorRecall = Partial<Record<LayerPredictorName, Float64Array>>;
 export function measureTablePredictors(plan: Plan, trace: RoutingTrace): PredictorRecall {
   const recall: PredictorRecall = {};
   for (const predictor of [createTokenPredictor(plan), createTransitionPredictor(plan)]) {
-    const needs = new Float32Array(trace.length * plan.devices);
+    const needs = new Uint8Array(trace.length * plan.devices);
     const ofLayer = new Float64Array(plan.layers);
     const homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(trace.length).fill(-1));
     const tokenIds = trace.token.map((id) => Math.max(0, id));
@@ -25,7 +25,7 @@ export function measureTablePredictors(plan: Plan, trace: RoutingTrace): Predict
         tokens: trace.length,
         tokenIds,
         homesBefore,
-        pregateLogits: noLogits,
+        routeAhead: noRouter,
       };
       predictor.predict(context, needs);
       const homes = slicedHomes(needs, trace.length, plan.devices, batchTokens);
@@ -39,8 +39,8 @@ export function measureTablePredictors(plan: Plan, trace: RoutingTrace): Predict
   return recall;
 }
 
-function noLogits(): Float32Array {
-  throw new Error('table predictors do not look at logits');
+function noRouter(): void {
+  throw new Error('table predictors run no router');
 }
 
 /**

@@ -13,6 +13,7 @@ export function createTransitionPredictor(plan: Plan): DevicePredictor {
   const firstLayer = createTokenPredictor(plan);
   return {
     name: 'transition',
+    atHome: () => false,
     predict(context, needs) {
       const { layer, tokens, homesBefore } = context;
       if (layer === 0) {
@@ -26,7 +27,7 @@ export function createTransitionPredictor(plan: Plan): DevicePredictor {
         for (let back = 0; back < transitionLookback; back++)
           history = history * devices + Math.max(0, homesBefore[back]![token]!);
         const row = (table + history) * devices;
-        for (let device = 0; device < devices; device++, at++) needs[at] = transitionNeeds[row + device]! / 255;
+        for (let device = 0; device < devices; device++, at++) needs[at] = transitionNeeds[row + device]!;
       }
     },
   };

@@ -1,5 +1,5 @@
 import type { Plan } from '../plan/plan.ts';
-import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
+import { certainNeed, type DevicePredictor, type PredictionContext } from '../predict/predictor.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
 /** Replays with this come within about half a percent of the bytes of real runs of the shipped model (bench/simulator.ts). */
@@ -32,7 +32,11 @@ export class ApproximatePregate implements DevicePredictor {
     this.#spared = new Float64Array(plan.devices);
   }
 
-  predict({ layer, tokens }: PredictionContext, needs: Float32Array): void {
+  atHome(layer: number): boolean {
+    return layer > 0;
+  }
+
+  predict({ layer, tokens }: PredictionContext, needs: Uint8Array): void {
     const { layers, topK, experts, devices, expertOwner } = this.#plan;
     const overlap = this.#overlap[layer]!;
     // What a pregate's soft margin leaves of an expert's weight when it is often wrong.
@@ -50,7 +54,8 @@ export class ApproximatePregate implements DevicePredictor {
         }
         spared[expertOwner[layer * experts + named]!]! *= 1 - certainty;
       }
-      for (let device = 0; device < devices; device++) needs[token * devices + device] = 1 - spared[device]!;
+      for (let device = 0; device < devices; device++)
+        needs[token * devices + device] = Math.round((1 - spared[device]!) * certainNeed);
     }
   }
 }

@@ -84,6 +84,7 @@ describe('smoe', () => {
       '--logits',
       'all',
       '--overlap',
+      'all',
       ...short,
     ]);
     assert.deepEqual(report.layout, { dp: 2, tp: 1, ep: 2 });

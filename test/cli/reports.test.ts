@@ -76,6 +76,7 @@ describe('generate report', () => {
   const facts = {
     model: 'demo',
     layout: { dataParallel: 1, tensorParallel: 2 },
+    transport: 'threads' as const,
     plan: 'contiguous',
     schedule: 'dedup' as const,
     predictor: 'combined' as const,

@@ -152,7 +152,7 @@ describe('evaluation', () => {
   });
 
   it('cuts equal slices batch by batch', () => {
-    const needs = new Float32Array(20).map((_, i) => (i % 2 === 0 ? 1 : 0));
+    const needs = new Uint8Array(20).map((_, i) => (i % 2 === 0 ? 1 : 0));
     const homes = slicedHomes(needs, 10, 2, 4);
     assert.deepEqual([...homes], [1, 1, 0, 0, 1, 1, 0, 0, 1, 0]);
   });

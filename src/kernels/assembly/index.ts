@@ -4,7 +4,8 @@ export { attention } from './attention';
 export { storeKeyValue } from './cache';
 export { exponential } from './exponential';
 export { matmulBf16, matmulF32 } from './matmul';
-export { rmsNorm } from './normalization';
+export { routerNeeds } from './needs';
+export { rmsNorm, rmsNormAt } from './normalization';
 export { embedRowsBf16, embedRowsF32, packBf16, packF32, unpackRowBf16, unpackRowF32 } from './panel';
 export { applyRope, ropeTables } from './rope';
 export { routerTopK } from './router';
@@ -13,6 +14,7 @@ export {
   argmaxRow,
   copy,
   fillZero,
+  gatherAt,
   gatherRows,
   scatterAddRows,
   scatterAddWeighted,
