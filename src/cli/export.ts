@@ -117,7 +117,9 @@ async function run({ flags, console, signal }: VerbContext): Promise<ExitStatus>
   const renumbers = format === checkpointFormat;
   const out = readOutputPath(flags) ?? defaultOut(path!, exporter, renumbers);
   if (!renumbers && !out.endsWith(exporter.extension)) {
-    throw usageError('USAGE_BAD_VALUE', `--out: ${exporter.title} wants a name that ends in ${exporter.extension}`);
+    throw usageError('USAGE_BAD_VALUE', `--out: ${exporter.title} wants a name that ends in ${exporter.extension}`, {
+      hint: 'it tells the form of a file by its name',
+    });
   }
   const exported = flags.boolean('drop-copies') ? withoutCopies(plan!) : plan!;
   const popularity = await popularityOf(flags, exported);
@@ -162,7 +164,9 @@ function denseLayers(flags: Flags): number[] | undefined {
   if (text === '-') return [];
   const layers = text.split(',').map((word) => (/^\s*\d+\s*$/.test(word) ? Number(word) : -1));
   if (!layers.includes(-1)) return layers;
-  throw usageError('USAGE_BAD_VALUE', `--dense-layers: ${JSON.stringify(text)} is not a list of layers such as 0,1,2`);
+  throw usageError('USAGE_BAD_VALUE', `--dense-layers: ${JSON.stringify(text)} is not a list of layers such as 0,1,2`, {
+    hint: 'give - when there are none',
+  });
 }
 
 /** Refuses a checkpoint that is not the plan's; where it cannot be opened here, only its shape is compared. */
