@@ -65,11 +65,11 @@ def use_legacy_blocks(engine: Any, source: nn.Module) -> list[nn.Module]:
     import deepspeed.comm as dist
 
     replaced = []
-    device = next(engine.module.parameters()).device
+    like = next(engine.module.parameters())
     for ours, theirs in zip(engine.module.model.layers, source.model.layers):
         block = LegacyBlock(copy.copy(theirs.mlp), source.config, dist.get_world_size(), dist.get_rank())
         replaced.append(ours.mlp)
-        ours.mlp = block.to(device).eval().requires_grad_(False)
+        ours.mlp = block.to(like.device, like.dtype).eval().requires_grad_(False)
     return replaced
 
 

@@ -14,7 +14,7 @@ import torch.multiprocessing as multiprocessing
 
 
 def run_ranks(
-    program: Callable[..., Any], ranks: int, *arguments: Any, backend: str = "gloo", one_device: bool = False, timeout: float = 600
+    program: Callable[..., Any], ranks: int, *arguments: Any, backend: str = "gloo", one_device: bool = False, timeout: float = 1800
 ) -> list[Any]:
     """[ranks] what `program(rank, *arguments)` returned on each. The first failure ends all ranks and is raised.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import SmoeError
 from .plan import Plan
 
-PREDICTORS = ("token", "transition")
+PREDICTORS = ("token", "transition", "index")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def slice_sizes(tokens: int, ranks: int) -> list[int]:
 
 
 def contiguous_slices(tokens: int, ranks: int, device: torch.device) -> Slices:
-    """Slices by token index: what a token without a prediction gets."""
+    """Slices by token index, without any prediction."""
     return Slices(torch.arange(tokens, device=device), slice_sizes(tokens, ranks))
 
 
@@ -50,6 +50,11 @@ class HomePredictor:
     def __init__(self, plan: Plan, peer_devices: list[int], predictor: str, device: torch.device):
         if predictor not in PREDICTORS:
             raise SmoeError("PREDICTOR_UNKNOWN", f"predictor {predictor!r}; known are {', '.join(PREDICTORS)}")
+        self.predictor = predictor
+        self.layers = plan.layers
+        self.ranks = len(peer_devices)
+        if predictor == "index":
+            return
         if plan.prediction is None or plan.vocabulary_size == 0:
             raise SmoeError(
                 "PLAN_NO_TABLES",
@@ -62,9 +67,6 @@ class HomePredictor:
                 f"predictor transition needs every one of the plan's {plan.devices} devices in the tensor group, which has {sorted(set(peer_devices))}",
                 "use the predictor `token`, or tensor parallelism over all expert-parallel ranks",
             )
-        self.predictor = predictor
-        self.layers = plan.layers
-        self.ranks = len(peer_devices)
         self._vocabulary = plan.vocabulary_size
         self._peers = torch.tensor(peer_devices, device=device)
         needs = torch.from_numpy(plan.prediction.token_needs.copy())
@@ -76,6 +78,8 @@ class HomePredictor:
 
         Ids outside the plan's vocabulary (added after profiling) are taken as id 0's.
         """
+        if self.predictor == "index":
+            return [contiguous_slices(token_ids.numel(), self.ranks, token_ids.device)] * self.layers
         ids = token_ids.reshape(-1).to(self._peers.device, torch.long)
         ids = torch.where((ids >= 0) & (ids < self._vocabulary), ids, torch.zeros_like(ids))
         if self.predictor == "token":

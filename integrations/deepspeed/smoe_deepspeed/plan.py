@@ -17,6 +17,7 @@ from .errors import SmoeError
 
 FORMAT = "speculative-moe-plan"
 VERSION = 1
+EXPORTED_FORMAT = "speculative-moe-deepspeed"
 MAXIMUM_FILE_BYTES = 1 << 30
 PREDICTORS = ("token", "transition", "pregate")
 
@@ -80,6 +81,12 @@ def decode_plan(text: str, where: str) -> Plan:
         stored = json.loads(text)
     except (ValueError, RecursionError) as error:
         _invalid(where, f"not JSON: {error}")
+    if isinstance(stored, dict) and stored.get("format") == EXPORTED_FORMAT:
+        raise SmoeError(
+            "PLAN_EXPORTED",
+            f"{where}: an order of experts written by `smoe export`, without what tokens are predicted to need",
+            "give the plan it was exported from",
+        )
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         _invalid(where, f'format is not "{FORMAT}"')
     if stored.get("version") != VERSION:

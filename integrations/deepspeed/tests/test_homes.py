@@ -15,7 +15,7 @@ def ids(count: int) -> torch.Tensor:
     return torch.tensor(some_prompts(8)[3][:count])
 
 
-@pytest.mark.parametrize("predictor", ["token", "transition"])
+@pytest.mark.parametrize("predictor", ["token", "transition", "index"])
 @pytest.mark.parametrize("tokens", [0, 1, 3, 4, 61, 256])
 def test_every_token_has_one_home_and_slices_are_balanced(predictor, tokens):
     slices = HomePredictor(read_plan(PLAN), [0, 1, 2, 3], predictor, CPU).predict(ids(tokens))

@@ -36,6 +36,7 @@ def test_not_a_plan(tmp_path):
     assert code_of("[]") == "PLAN_INVALID"
     assert code_of(json.dumps({"format": "another"})) == "PLAN_INVALID"
     assert code_of(json.dumps({**stored(), "version": 2})) == "PLAN_VERSION"
+    assert code_of(json.dumps({"format": "speculative-moe-deepspeed", "version": 1})) == "PLAN_EXPORTED"
 
 
 @pytest.mark.parametrize(
