@@ -72,7 +72,10 @@ def make_engine(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> A
     """A DeepSpeed engine on a copy of the shipped model, for inference."""
     import deepspeed
 
-    model = copy.deepcopy(stored_model()).to(dtype)
+    model = copy.deepcopy(stored_model())
+    for parameter in model.parameters():
+        # Parameters alone: rotary frequencies stay float32, as they do when transformers loads in this type.
+        parameter.data = parameter.data.to(dtype)
     engine = deepspeed.initialize(model=model, config=config)[0]
     engine.eval()
     return engine
