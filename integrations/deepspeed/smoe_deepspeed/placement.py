@@ -11,7 +11,6 @@ from typing import Any, Callable
 import deepspeed.comm as dist
 import torch
 from deepspeed.moe.ep_count import count_tokens_per_expert
-from deepspeed.runtime.zero.utils import is_zero_param
 from torch import Tensor
 
 from .errors import SmoeError
@@ -38,8 +37,6 @@ def place(layer: Any, order: Tensor) -> Callable[[], None]:
     With group-limited routing the router's groups are made of neighbouring rows, so the rows stay and the ids are mapped
     after top-k instead.
     """
-    if any(is_zero_param(getattr(layer.experts, name)) for name in EXPERT_WEIGHTS):
-        raise SmoeError("ZERO_3", "experts are partitioned by ZeRO stage 3", "use stage 0, 1 or 2 for inference")
     identity = torch.arange(order.shape[0])
     router = layer.router
     _exchange_experts(layer, identity, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ import deepspeed.comm as dist
 import torch
 from deepspeed.module_inject.auto_ep_comm import COMM_BACKEND
 from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
+from deepspeed.runtime.zero.utils import is_zero_param
 from deepspeed.utils import logger
 from torch import Tensor, nn
 
@@ -183,10 +185,13 @@ def enable(
     runtime.status.forwards = 0
     runtime.status.unpredicted_forwards = 0
     _runtimes[module] = runtime
-    logger.info(
-        f"smoe_deepspeed: on in {len(layers)} layers, predictor {predictor}, dispatch {dispatch}, plan {plan.where}; largest "
-        f"difference of a logit at start-up {runtime.status.probe_difference:.1e}"
-    )
+    if dist.get_rank() == 0:
+        # Not through DeepSpeed's logger, which shows warnings only.
+        print(
+            f"smoe_deepspeed: on in {len(layers)} layers, predictor {predictor}, dispatch {dispatch}, plan {plan.where}; largest "
+            f"difference of a logit at start-up {runtime.status.probe_difference:.1e}",
+            file=sys.stderr,
+        )
     return runtime.status
 
 
@@ -267,6 +272,8 @@ def _check(engine: Any, module: nn.Module, plan: Plan, dispatch: str) -> list[Au
         ):
             if ours != theirs:
                 raise SmoeError("PLAN_MISMATCH", f"{plan.where} is for {ours} {name}, MoE layer {index} has {theirs}", "solve a plan for this model and number of ranks")
+        if any(is_zero_param(weight) for weight in layer.experts.parameters()):
+            raise SmoeError("ZERO_3", "experts are partitioned by ZeRO stage 3", "use stage 0, 1 or 2 for inference")
         if layer.comm_backend != COMM_BACKEND:
             raise SmoeError("UNSUPPORTED_BACKEND", f"comm_backend {layer.comm_backend!r}", 'set expert_parallel.comm_backend to "comm"')
     if len(layers) != plan.layers:
