@@ -108,18 +108,22 @@ class Batch:
     def baseline(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return argsort_baseline.assign(*self.baseline_inputs)
 
-    def check(self) -> None:
-        """Raises unless kernels and baseline give the reference's answer."""
-        expected = reference.balance(
-            *reference.predict(
-                self.ids, self.tokens, self.token_device, self.token_confidence, self.moves_device, self.moves_confidence,
-                self.before, self.two_before,
-            ),
-            self.devices,
+    def expected(self, valid: int) -> numpy.ndarray:
+        predictions = reference.predict(
+            self.ids, valid, self.token_device, self.token_confidence, self.moves_device, self.moves_confidence,
+            self.before, self.two_before,
         )  # fmt: skip
+        return reference.balance(*predictions, self.devices, valid)
+
+    def check(self) -> None:
+        """Raises unless kernels and baseline give the reference's answer; the kernels also with a quarter of padding."""
+        where = f"{self.tokens} tokens, {self.devices} devices"
+        padded = self.tokens - self.tokens // 4
+        assignment.assign(self.buffers, self.kernel_inputs[0], self.kernel_inputs[1] * 0 + padded, *self.kernel_inputs[2:])
+        numpy.testing.assert_array_equal(self.buffers.position.cpu().numpy(), self.expected(padded), f"padded, {where}")
+        expected = self.expected(self.tokens)
         for _ in range(3):
             self.kernels()
-            where = f"{self.tokens} tokens, {self.devices} devices"
             numpy.testing.assert_array_equal(self.buffers.position.cpu().numpy(), expected, f"position, {where}")
             order = self.buffers.order.cpu().numpy()
             numpy.testing.assert_array_equal(order[expected], numpy.arange(self.tokens), f"order, {where}")

@@ -36,21 +36,20 @@ def predict(
     return device, confidence
 
 
-def balance(device: numpy.ndarray, confidence: numpy.ndarray, devices: int) -> numpy.ndarray:
+def balance(device: numpy.ndarray, confidence: numpy.ndarray, devices: int, valid_tokens: int) -> numpy.ndarray:
     """Place of every token, [T], in slices of T / devices tokens (rule in kernels/assignment.py)."""
     tokens = len(device)
     capacity = tokens // devices
-    position = numpy.full(tokens, -1)
+    position = numpy.arange(tokens)
     left_over: list[int] = []
-    held = [0] * devices
+    free: list[int] = []
     for wanted in range(devices):
+        begin, end = wanted * capacity, max(wanted * capacity, min((wanted + 1) * capacity, valid_tokens))
         candidates = sorted(numpy.flatnonzero(device == wanted), key=lambda token: (-confidence[token], token))
-        for within, token in enumerate(candidates[:capacity]):
-            position[token] = wanted * capacity + within
-        held[wanted] = min(capacity, len(candidates))
-        left_over.extend(candidates[capacity:])
-    left_over.extend(numpy.flatnonzero(device < 0))
-    free = (target * capacity + place for target in range(devices) for place in range(held[target], capacity))
-    for token in left_over:
-        position[token] = next(free)
+        for place, token in zip(range(begin, end), candidates):
+            position[token] = place
+        left_over.extend(candidates[end - begin :])
+        free.extend(range(begin + len(candidates), end))
+    left_over.extend(numpy.flatnonzero(device[:valid_tokens] < 0))
+    position[left_over] = free
     return position

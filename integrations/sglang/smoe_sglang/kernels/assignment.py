@@ -7,10 +7,10 @@ nothing is read back to the host, so the launches can be captured into a CUDA gr
 The rule (``smoe_sglang.reference`` states it in NumPy):
 
 1. A token's prediction is the table entry of its id, or the entry of the devices it was at home on one and two layers before where
-   that one is at least as confident (paper: T where T_p > A_p, else A). Ids outside the table and padding have no prediction.
+   that one is at least as confident (paper: T where T_p > A_p, else A). Ids outside the table have no prediction.
 2. Of the tokens that want a device it keeps the C most confident, ties to the lower index.
 3. The others, in order of device, confidence and index, and last the tokens without a prediction, fill the devices with room in
-   ascending order.
+   ascending order. Padding, the tokens from ``valid_tokens`` on, stays in place.
 
 Up to ``SINGLE_LAUNCH_TOKENS`` tokens one launch does it: a token's rank among all is found by comparing it with all, which is less work
 than a sort while T^2 fits the GPU's width. Above, a first launch sorts blocks the same way and a second one ranks a token in
@@ -26,9 +26,7 @@ import triton.language as tl
 # Keys are device (7 bits) | 255 - confidence (8 bits) | token index (16 bits) in an int32, so that comparing keys is the whole rule.
 MAX_TOKENS = 1 << 16
 MAX_DEVICES = 64
-SINGLE_LAUNCH_TOKENS = 4096
-SORT_BLOCK = 512
-_SORT_ROWS = 32
+SINGLE_LAUNCH_TOKENS = 1024
 
 NO_PREDICTION = MAX_DEVICES << 8
 """Table entry of an id that nothing is known about: (no device, confidence 0)."""
@@ -74,7 +72,7 @@ def _store_places(
     position,
     order,
     home,
-    tokens,
+    valid,
     capacity,
     DEVICES: tl.constexpr,
     DEVICE_BLOCK: tl.constexpr,
@@ -86,20 +84,32 @@ def _store_places(
     inside = key < _PAST_THE_END
     predicted = wanted < DEVICES
 
-    surplus = tl.maximum(held - capacity, 0)
-    room_through = tl.cumsum(tl.where(device < DEVICES, tl.maximum(capacity - held, 0), 0), 0)
+    # The engine counts padding off the end of every slice, so padding must stay where it is.
+    fits = tl.where(device < DEVICES, tl.minimum(tl.maximum(valid - device * capacity, 0), capacity), 0)
+    surplus = tl.maximum(held - fits, 0)
+    room = tl.maximum(fits - held, 0)
+    room_through = tl.cumsum(room, 0)
+    held_through = tl.cumsum(held, 0)
+    surplus_through = tl.cumsum(surplus, 0)
 
-    earlier = device[None, :] < wanted[:, None]
-    within = rank - tl.sum(tl.where(earlier, held[None, :], 0), 1)
-    overflow = tl.sum(tl.where(earlier, surplus[None, :], 0), 1) + within - tl.where(predicted, capacity, 0)
-    keeps = predicted & (within < capacity)
+    # Tokens without a prediction come after all others: everything predicted lies before them.
+    last = tl.minimum(wanted, DEVICES - 1)
+    before = tl.gather(held_through - held, last, 0)
+    surplus_before = tl.gather(surplus_through - surplus, last, 0)
+    before = tl.where(predicted, before, tl.sum(held, 0))
+    surplus_before = tl.where(predicted, surplus_before, tl.sum(surplus, 0))
+    within = rank - before
+    fits_there = tl.where(predicted, tl.gather(fits, last, 0), 0)
+    keeps = within < fits_there
+    overflow = surplus_before + within - fits_there
 
     filled = (room_through[None, :] <= overflow[:, None]) & (device < DEVICES)[None, :]
-    target = tl.sum(filled.to(tl.int32), 1)
-    taken = tl.max(tl.where(filled, room_through[None, :], 0), 1)
-    held_there = tl.sum(tl.where(device[None, :] == target[:, None], held[None, :], 0), 1)
+    target = tl.minimum(tl.sum(filled.to(tl.int32), 1), DEVICES - 1)
+    # A place past those the device's own tokens and earlier overflow take.
+    spare = tl.gather(device * capacity + held - (room_through - room), target, 0) + overflow
 
-    place = tl.where(keeps, wanted * capacity + within, target * capacity + held_there + overflow - taken)
+    place = tl.where(keeps, wanted * capacity + within, spare)
+    place = tl.where(index < valid, place, index)
     tl.store(position + index, place, mask=inside)
     tl.store(order + place, index, mask=inside)
     tl.store(home + index, (place // capacity).to(tl.uint8), mask=inside)
@@ -142,7 +152,7 @@ def _assign_by_comparison(
         wanted = other >> 24
         held += tl.histogram(tl.where(wanted < DEVICES, wanted, 0), DEVICE_BLOCK, mask=wanted < DEVICES)
     rank = tl.sum(below, 1)
-    _store_places(key, rank, held, position, order, home, tokens, capacity, DEVICES, DEVICE_BLOCK)
+    _store_places(key, rank, held, position, order, home, tl.load(valid_tokens), capacity, DEVICES, DEVICE_BLOCK)
 
 
 @triton.jit
@@ -190,12 +200,12 @@ def _sort_blocks(
 
 @triton.jit
 def _assign_by_search(
+    valid_tokens,
     sorted_keys,
     block_held,
     position,
     order,
     home,
-    tokens,
     capacity,
     blocks,
     DEVICES: tl.constexpr,
@@ -225,7 +235,9 @@ def _assign_by_search(
             block_held + block[:, None] * DEVICE_BLOCK + device[None, :], mask=(block < blocks)[:, None], other=0
         )
         held += tl.sum(counts, 0)
-    _store_places(key, tl.sum(below, 1), held, position, order, home, tokens, capacity, DEVICES, DEVICE_BLOCK)
+    _store_places(
+        key, tl.sum(below, 1), held, position, order, home, tl.load(valid_tokens), capacity, DEVICES, DEVICE_BLOCK
+    )
 
 
 class AssignmentBuffers:
@@ -248,9 +260,10 @@ class AssignmentBuffers:
         self.position = torch.empty(tokens, dtype=torch.int32, device=device)
         self.order = torch.empty(tokens, dtype=torch.int32, device=device)
         self.home = torch.empty(tokens, dtype=torch.uint8, device=device)
-        self.blocks = triton.cdiv(tokens, SORT_BLOCK)
+        self.sort_block = 256 if tokens <= 8192 else 512
+        self.blocks = triton.cdiv(tokens, self.sort_block)
         if tokens > SINGLE_LAUNCH_TOKENS:
-            self.sorted_keys = torch.empty(self.blocks * SORT_BLOCK, dtype=torch.int32, device=device)
+            self.sorted_keys = torch.empty(self.blocks * self.sort_block, dtype=torch.int32, device=device)
             self.block_held = torch.empty(self.blocks * self.device_block, dtype=torch.int32, device=device)
 
 
@@ -280,26 +293,28 @@ def assign(
     transition_table = transition_table if transitions else token_table
     home_before = home_before if transitions else buffers.home
     home_two_before = home_two_before if transitions else buffers.home
+    # Block sizes: the fastest of those tried on an H100 (docs/sglang.md).
     if tokens <= SINGLE_LAUNCH_TOKENS:
-        rows = max(4, min(32, triton.next_power_of_2(triton.cdiv(tokens, 128))))
-        columns = min(512, max(64, triton.next_power_of_2(tokens)))
+        rows = 4 if tokens <= 512 else 8
+        columns = 128 if tokens <= 256 else 512
         _assign_by_comparison[(triton.cdiv(tokens, rows),)](
             ids, valid_tokens, token_table, transition_table, home_before, home_two_before,
             buffers.position, buffers.order, buffers.home, tokens, tokens // devices, token_table.numel(),
             DEVICES=devices, DEVICE_BLOCK=buffers.device_block, TRANSITIONS=transitions, ROWS=rows, COLUMNS=columns,
-            CHUNKS=triton.cdiv(tokens, columns), num_warps=4 if rows * columns <= 4096 else 8,
+            CHUNKS=triton.cdiv(tokens, columns), num_warps=4,
         )  # fmt: skip
         return
-    _sort_blocks[(buffers.blocks, SORT_BLOCK // _SORT_ROWS)](
+    block = buffers.sort_block
+    rows = 16
+    _sort_blocks[(buffers.blocks, block // rows)](
         ids, valid_tokens, token_table, transition_table, home_before, home_two_before,
         buffers.sorted_keys, buffers.block_held, tokens, token_table.numel(),
-        DEVICES=devices, DEVICE_BLOCK=buffers.device_block, TRANSITIONS=transitions, BLOCK=SORT_BLOCK, ROWS=_SORT_ROWS,
-        COLUMNS=256, num_warps=4,
-    )  # fmt: skip
-    rows, searches = 64, 16
-    _assign_by_search[(buffers.blocks * SORT_BLOCK // rows,)](
-        buffers.sorted_keys, buffers.block_held, buffers.position, buffers.order, buffers.home, tokens, tokens // devices,
-        buffers.blocks, DEVICES=devices, DEVICE_BLOCK=buffers.device_block, BLOCK=SORT_BLOCK,
-        HALVINGS=SORT_BLOCK.bit_length() - 1, ROWS=rows, SEARCHES=searches, CHUNKS=triton.cdiv(buffers.blocks, searches),
+        DEVICES=devices, DEVICE_BLOCK=buffers.device_block, TRANSITIONS=transitions, BLOCK=block, ROWS=rows, COLUMNS=256,
         num_warps=4,
+    )  # fmt: skip
+    rows, searches = (32, 16) if buffers.blocks <= 16 else (16, 32)
+    _assign_by_search[(buffers.blocks * block // rows,)](
+        valid_tokens, buffers.sorted_keys, buffers.block_held, buffers.position, buffers.order, buffers.home, tokens // devices,
+        buffers.blocks, DEVICES=devices, DEVICE_BLOCK=buffers.device_block, BLOCK=block, HALVINGS=block.bit_length() - 1,
+        ROWS=rows, SEARCHES=searches, CHUNKS=triton.cdiv(buffers.blocks, searches), num_warps=4,
     )  # fmt: skip
