@@ -15,13 +15,15 @@ export interface RecordingOptions {
   /** What the trace says of itself. */
   source: string;
   stepTokens: number;
+  /** Keep routing weights; true when left out. */
+  weights?: boolean;
   onProgress: (doneTokens: number, totalTokens: number) => void;
   signal: AbortSignal;
 }
 
 /** Runs the requests, attention data-parallel over this machine's cores, and writes their routing. Returns rows written. */
 export async function recordRouting(options: RecordingOptions): Promise<number> {
-  const { model, requests, stepTokens, onProgress, signal } = options;
+  const { model, requests, stepTokens, weights = true, onProgress, signal } = options;
   const ranks = Math.max(1, Math.min(availableParallelism(), model.config.experts, requests.length, 16));
   const longest = Math.max(...requests.map(positionsOf));
   const sessionOptions: SessionOptions = {
@@ -48,9 +50,10 @@ export async function recordRouting(options: RecordingOptions): Promise<number> 
         recordRouting: true,
         signal,
       });
-      writer ??= new TraceWriter(options.out, trace!.model, trace!.weights !== undefined);
+      const kept = weights ? trace!.weights : undefined;
+      writer ??= new TraceWriter(options.out, trace!.model, kept !== undefined);
       const offset = firstRequest;
-      writer.append({ ...trace!, request: trace!.request.map((request) => request + offset) });
+      writer.append({ ...trace!, weights: kept, request: trace!.request.map((request) => request + offset) });
       firstRequest += part.length;
       rows += trace!.length;
       done += part.reduce((sum, request) => sum + positionsOf(request), 0);

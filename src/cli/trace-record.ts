@@ -32,6 +32,10 @@ export const traceRecordVerb: Verb = {
       default: '1',
       description: 'Tokens generated after each text; the last is never routed, so 1 records the text alone',
     },
+    'sets-only': {
+      type: 'boolean',
+      description: 'Leave out routing weights, most of the size; of all solvers only exflow looks at them',
+    },
     ...stepArgs,
     ...liveArgs,
     ...jsonArgs,
@@ -67,6 +71,7 @@ export const traceRecordVerb: Verb = {
       out,
       source: shortPath(text),
       stepTokens,
+      weights: !flags.boolean('sets-only'),
       onProgress: (done, total) => console.progress(`recording: ${done} of ${total} tokens`),
       signal,
     });
