@@ -101,7 +101,15 @@ async function computedMs(
   const entry = new URL('../src/calibrate/engine-rank.js', import.meta.url);
   const group = await launchRanks<RankJob, TimedStep[]>({ size, entry, data });
   const job: RankJob = {
-    ...{ schedule, predictor: 'pregate', requests: jobs, logits: 'none', recordRouting: false, overlap: false },
+    ...{
+      schedule,
+      predictor: 'pregate',
+      requests: jobs,
+      logits: 'none',
+      recordRouting: false,
+      overlap: [],
+      timelineSteps: 0,
+    },
     ...{ placement: new Int32Array(jobs.length), firstRecordRow: new Int32Array(jobs.length), streaming: true },
   };
   const totals: number[] = [];

@@ -130,7 +130,7 @@ async function timePiece(
 /** For one data-parallel group. */
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, overlap: false },
+    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, overlap: [], timelineSteps: 0 },
     ...{ requests, placement: new Int32Array(requests.length), streaming: true },
     firstRecordRow: new Int32Array(requests.length),
   };

@@ -6,7 +6,7 @@ import { attentionElements, expertBytes, localKeyValueHeads, type ModelShape } f
 import type { SimulatedStep } from './steps.ts';
 
 /** What ranks compute between collectives, in order; `logits` once a step. */
-export type ComputeName = 'attention' | 'shuffle' | 'router' | 'experts' | 'sum' | 'restore' | 'logits';
+export type ComputeName = 'attention' | 'shuffle' | 'router' | 'experts' | 'sum' | 'logits';
 
 /** What one rank has to do in a stage; what is not said is 0. */
 export interface Work {
@@ -108,16 +108,18 @@ export class ComputeClock {
     });
   }
 
-  /** Predicting, with the router where that is a pregate, and permuting rows before the reduce-scatter. */
+  /** Predicting with the router, at home, and permuting what this rank's heads give before their output projection. */
   shuffle({ groupTokens }: GroupTokens, pregates: boolean): Float64Array {
-    const { hiddenSize, experts, activationBytes, weightBytes } = this.#shape;
+    const { hiddenSize, experts, heads, headDimension, activationBytes, weightBytes } = this.#shape;
+    const { tensorParallel } = this.#layout;
     const router = pregates ? experts * hiddenSize : 0;
+    const contextWidth = (heads / tensorParallel) * headDimension;
     return this.#times((rank) => {
-      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / this.#layout.tensorParallel)]! : 0;
+      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / tensorParallel)]! : 0;
       return {
         predicted: tokens,
-        flops: 2 * tokens * router,
-        bytes: tokens === 0 ? 0 : router * weightBytes + 2 * tokens * hiddenSize * activationBytes,
+        flops: (2 * tokens * router) / tensorParallel,
+        bytes: tokens === 0 ? 0 : router * weightBytes + 2 * tokens * contextWidth * activationBytes,
       };
     });
   }
@@ -158,15 +160,6 @@ export class ComputeClock {
       for (let other = 0; other < routing.ranks; other++)
         if (other !== rank) back += routing.rows[rank * routing.ranks + other]!;
       return { bytes: 3 * back * hiddenSize * activationBytes };
-    });
-  }
-
-  /** Undoing the shuffle. */
-  restore({ groupTokens }: GroupTokens): Float64Array {
-    const { hiddenSize, activationBytes } = this.#shape;
-    return this.#times((rank) => {
-      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / this.#layout.tensorParallel)]! : 0;
-      return { bytes: 2 * tokens * hiddenSize * activationBytes };
     });
   }
 

@@ -256,7 +256,9 @@ class Replay {
     const homes = new Int32Array(half.rows.length);
     homeChooser.choose(half, layer, homes);
     this.#routing.count(layer, half.rows, homes);
-    traffic.countLayer(half.groupTokens, this.#routing);
+    const { plan } = this.#options;
+    const rides = layer + 1 < plan.layers && homeChooser.pregates(layer + 1);
+    traffic.countLayer(half.groupTokens, this.#routing, rides ? this.#options.layout.tensorParallel : 0);
     for (const name of layerExchangeNames) {
       addExchange(totals, traffic.layer[name]);
       addExchange(this.#totals, traffic.layer[name]);

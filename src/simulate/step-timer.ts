@@ -160,7 +160,6 @@ export class StepTimer {
       exchange('combine'),
       this.#computed('sum', layer, compute.sum(routing)),
       exchange('attentionGather'),
-      this.#computed('restore', layer, compute.restore(tokens)),
     ]);
   }
 
