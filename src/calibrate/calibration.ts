@@ -1,3 +1,4 @@
+import { contiguousOwners } from '../plan/solvers/contiguous.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Plan } from '../plan/plan.ts';
 import { type FittedRates, fitRates, modelledSeconds } from './device-rates.ts';
@@ -8,8 +9,7 @@ import { measurePrediction } from './prediction-cost.ts';
 export interface CalibrationOptions {
   modelDirectory: string;
   config: ModelConfig;
-  /** Experts in order of id, in equal blocks over so many devices. */
-  planOver: (devices: number) => Plan;
+  modelFingerprint: string;
   /** Text of which prompts are made. */
   tokens: Int32Array;
   /** Cores that ranks will share. */
@@ -42,12 +42,12 @@ export async function calibrate(options: CalibrationOptions): Promise<Calibratio
   const exchange = await measureExchange(transport, ranks, signal);
   const { measured, trace } = await measureEngine({
     ...options,
-    plan: options.planOver(1),
+    plan: planOver(options, 1),
     copies: cores,
     onProgress: (done, total) => onProgress(`engine, ${done} of ${total} pieces`),
   });
   onProgress('prediction');
-  const predictSeconds = measurePrediction(trace, options.planOver(ranks), ranks, stepTokens);
+  const predictSeconds = measurePrediction(trace, planOver(options, ranks), ranks, stepTokens);
   const rates = fitRates(measured);
   const pieces = measured.map((piece) => ({
     name: piece.name,
@@ -55,4 +55,18 @@ export async function calibrate(options: CalibrationOptions): Promise<Calibratio
     modelledSeconds: modelledSeconds(piece, rates),
   }));
   return { cores, ranks, transport, rates, predictSeconds, exchange, pieces };
+}
+
+/** Experts in order of id, in equal blocks. */
+function planOver({ config, modelFingerprint }: CalibrationOptions, devices: number): Plan {
+  const { layers, experts, topK, vocabularySize } = config;
+  const owners = contiguousOwners(experts, devices);
+  const expertOwner = new Uint16Array(layers * experts);
+  for (let layer = 0; layer < layers; layer++) expertOwner.set(owners, layer * experts);
+  return {
+    ...{ version: 1, modelFingerprint, devices, layers, experts, topK, vocabularySize, solver: 'contiguous' },
+    expertOwner,
+    replicas: Array.from({ length: layers }, () => Array.from({ length: devices }, () => [])),
+    ...{ prediction: undefined, promise: undefined },
+  };
 }

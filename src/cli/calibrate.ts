@@ -7,7 +7,6 @@ import { ExitStatus, SmoeError } from '../errors.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import { usageError } from './arguments.ts';
 import type { Console } from './console.ts';
-import { contiguousPlan } from './contiguous-plan.ts';
 import type { Flags } from './flags.ts';
 import { formatChange, formatMilliseconds } from './format.ts';
 import { renderJson } from './json.ts';
@@ -68,8 +67,7 @@ export const calibrateVerb: Verb = {
       : availableParallelism();
     const { directory, name, config, fingerprint } = readModel(flags);
     const calibration = await calibrate({
-      ...{ modelDirectory: directory, config, cores, ranks, transport, signal },
-      planOver: (devices) => contiguousPlan({ config, fingerprint }, devices),
+      ...{ modelDirectory: directory, config, modelFingerprint: fingerprint, cores, ranks, transport, signal },
       tokens: readTokens(flags.optional('text') ?? demoProfile, directory),
       repeats: flags.integer('repeats', { minimum: 1, maximum: 1000 }),
       onProgress: (what) => console.progress(`measuring: ${what}`),
