@@ -263,7 +263,7 @@ describe('smoe export', () => {
     assert.equal(allowed.promiseHolds, false);
     assert.ok(allowed.launch.join(' ').includes('--ep-dispatch-algorithm dynamic'));
     const dropped = await exported(
-      at('c2.json'),
+      keep('c3.json', small([[2, 7], [3]])),
       '--to',
       'deepspeed',
       ...dense,
@@ -375,7 +375,7 @@ describe('smoe export', () => {
       3,
       'EXPORT_INFEASIBLE',
       /copies/,
-      at('c2.json'),
+      keep('c3.json', small([[2, 7], [3]])),
       '--to',
       'vllm',
       '--format',
