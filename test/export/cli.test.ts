@@ -263,7 +263,7 @@ describe('smoe export', () => {
     assert.equal(allowed.promiseHolds, false);
     assert.ok(allowed.launch.join(' ').includes('--ep-dispatch-algorithm dynamic'));
     const dropped = await exported(
-      keep('c3.json', small([[2, 7], [3]])),
+      keep('c2.json', small([[2, 7], [3]])),
       '--to',
       'deepspeed',
       ...dense,
