@@ -338,7 +338,7 @@ def _peer_devices(layer: AutoEPMoELayer) -> list[int]:
 
 
 def _probe(module: nn.Module, plan: Plan, layer: AutoEPMoELayer) -> Tensor:
-    """Logits of 4 G + 1 token ids, so that slices are of two sizes."""
+    """Logits of 4 G + 1 token ids, so that not all slices can be full."""
     vocabulary = plan.vocabulary_size or module.config.vocab_size
     count = 4 * layer.ep_size + 1
     ids = torch.arange(count, device=layer.router.gate.weight.device)[None] * (vocabulary // count)
