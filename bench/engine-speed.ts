@@ -150,9 +150,10 @@ const job: RankJob = {
   placement: Int32Array.of(0),
   firstRecordRow: Int32Array.of(0),
   recordRouting: false,
-  overlap: false,
+  overlap: [],
   logits: 'none',
   streaming: false,
+  timelineSteps: 0,
 };
 
 const flop = list.reduce((sum, { rows, inputs, outputs, times }) => sum + 2 * rows * inputs * outputs * times, 0);

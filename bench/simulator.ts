@@ -1,13 +1,20 @@
 /**
- * The simulator against real runs of the shipped model: `node dist/bench/simulator.js [PLAN]`. Prints how fast traces are
- * replayed, computing time of one rank as modelled and as measured, and what assuming a pregate's hits does to the bytes.
- * Bytes of every other predictor are exact (test/simulate/replay.test.ts).
+ * The simulator against real runs of the shipped model:
+ *
+ *   node dist/bench/simulator.js [PLAN] [--cluster FILE] [--repeats N] [--computing]
+ *
+ * FILE describes this machine (`smoe calibrate --out FILE`). Prints computing time of one rank and of four, and whole runs of four ranks (not
+ * with --computing, which other work on the machine disturbs less), as modelled and as measured; what assuming a pregate's hits does to
+ * the bytes; how fast traces are replayed. Bytes of every other predictor are exact (test/simulate/replay.test.ts).
  */
 import { readFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { parseArgs } from 'node:util';
 import { demoDirectory, demoEvaluation } from '../src/cli/model-directory.ts';
+import type { TimedStep } from '../src/calibrate/engine-rank.ts';
 import { loadCluster } from '../src/cluster/cluster-file.ts';
-import type { GenerationRequest, Layout, RunReport } from '../src/engine/api.ts';
+import type { GenerationRequest, Layout, RunOptions, RunReport } from '../src/engine/api.ts';
+import { launchRanks } from '../src/comm/rank-group.ts';
+import type { RankData, RankJob } from '../src/engine/rank-protocol.ts';
 import { openSession } from '../src/engine/session.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { fingerprint } from '../src/model/fingerprint.ts';
@@ -17,7 +24,17 @@ import { readPlan } from '../src/plan/plan-file.ts';
 import { solvePlan } from '../src/plan/solve.ts';
 import { modelShape } from '../src/simulate/model-shape.ts';
 import { simulate, type SimulationOptions, type SimulationResult } from '../src/simulate/simulate.ts';
+import { machine, median } from './machine.ts';
 
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    cluster: { type: 'string', default: 'ethernet-1g-4' },
+    repeats: { type: 'string', default: '5' },
+    computing: { type: 'boolean' },
+  },
+});
+const cluster = loadCluster(flags.cluster);
 const stepTokens = 256;
 const texts = readFileSync(demoEvaluation, 'utf8').trim().split('\n');
 const tokenizer = loadTokenizer(demoDirectory);
@@ -37,14 +54,20 @@ function requests(count: number, promptTokens: number, maxNewTokens: number): Ge
   }));
 }
 
-async function measure(plan: Plan, layout: Layout, jobs: GenerationRequest[], repeats: number): Promise<RunReport[]> {
+async function measure(
+  plan: Plan,
+  layout: Layout,
+  jobs: GenerationRequest[],
+  repeats: number,
+  change: Partial<RunOptions> = {},
+): Promise<RunReport[]> {
   const session = await openSession({
     ...{ modelDirectory: demoDirectory, layout, plan, transport: 'threads', maximumStepTokens: stepTokens },
     cachePositions: 8192,
   });
   const reports: RunReport[] = [];
   for (let i = 0; i < repeats; i++) {
-    const run = { schedule: 'speculative', predictor: 'pregate', requests: jobs, logits: 'none' } as const;
+    const run = { schedule: 'speculative', predictor: 'pregate', requests: jobs, logits: 'none', ...change } as const;
     reports.push(await session.run({ ...run, recordRouting: i === 0 }));
   }
   await session.close();
@@ -60,10 +83,42 @@ function replay(
   const [result] = simulate({
     ...{ trace: report.trace!, shape: modelShape(config), plan, schedule: 'speculative', predictor: 'pregate', layout },
     ...{ composition: { stepTokens, decodeBatch: stepTokens, phases: 'recorded' }, overlap: false },
-    clusters: [loadCluster('ethernet-1g-4')],
+    clusters: [cluster],
     ...change,
   });
   return result!;
+}
+
+/** What the threads of all ranks compute in one run, the least of a few. */
+async function computedMs(
+  plan: Plan,
+  layout: Layout,
+  jobs: GenerationRequest[],
+  schedule: RunOptions['schedule'],
+): Promise<number> {
+  const size = layout.dataParallel * layout.tensorParallel;
+  const data: RankData = { modelDirectory: demoDirectory, layout, plan, stepTokens, cachePositions: 8192 };
+  const entry = new URL('../src/calibrate/engine-rank.js', import.meta.url);
+  const group = await launchRanks<RankJob, TimedStep[]>({ size, entry, data });
+  const job: RankJob = {
+    ...{
+      schedule,
+      predictor: 'pregate',
+      requests: jobs,
+      logits: 'none',
+      recordRouting: false,
+      overlap: [],
+      timelineSteps: 0,
+    },
+    ...{ placement: new Int32Array(jobs.length), firstRecordRow: new Int32Array(jobs.length), streaming: true },
+  };
+  const totals: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const reports = await group.run(job);
+    totals.push(1000 * reports.flat().reduce((sum, { seconds }) => sum + seconds, 0));
+  }
+  await group.close();
+  return Math.min(...totals);
 }
 
 const oneRank: Layout = { dataParallel: 1, tensorParallel: 1 };
@@ -75,24 +130,69 @@ const shell: Plan = {
   ...{ replicas: Array.from({ length: layers }, () => [[]]), prediction: undefined, promise: undefined },
 };
 
-console.log(`${cpus()[0]!.model.trim()}, node ${process.version}\n`);
-console.log('computing on one rank, milliseconds: modelled (preset of the Ethernet hosts), measured at best, ratio');
+console.log(`${machine()}; modelled as ${cluster.name}\n`);
+console.log('computing on one rank, CPU milliseconds: modelled, measured at best, ratio');
 for (const [name, jobs] of [
   ['prefill, 8 prompts of 256', requests(8, 256, 1)],
   ['decode, 8 sequences, 32 tokens', requests(8, 1, 32)],
   ['decode, 32 sequences, 16 tokens', requests(26, 1, 16)],
 ] as const) {
-  const reports = await measure(shell, oneRank, jobs, 5);
-  const modelled = replay(reports[0]!, shell, oneRank, { predictor: 'random' }).totalMs;
-  const measured = Math.min(...reports.map(({ steps }) => steps.reduce((sum, step) => sum + step.computeMs, 0)));
+  const [recorded] = await measure(shell, oneRank, jobs, 1);
+  const modelled = replay(recorded!, shell, oneRank, { predictor: 'random' }).totalMs;
+  const measured = await computedMs(shell, oneRank, jobs, 'speculative');
   const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
   console.log(`  ${name.padEnd(34)}${figures.map((figure) => figure.padStart(9)).join('')}`);
 }
 
 const [profile] = await measure(shell, oneRank, recording, 1);
-const plan =
-  process.argv[2] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(process.argv[2]);
+const plan = positionals[0] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(positionals[0]);
 const fourRanks: Layout = { dataParallel: 1, tensorParallel: 4 };
+
+/** Time of whole runs of four ranks: as modelled on the cluster, and on this machine. */
+async function compareRuns(): Promise<void> {
+  console.log('\nwhole runs on four ranks, milliseconds: modelled, measured (median), ratio');
+  const ratios: number[] = [];
+  for (const [what, jobs] of [
+    ['prefill, 4 prompts of 256', requests(4, 256, 1)],
+    ['decode, 8 sequences, 16 tokens', requests(8, 16, 16)],
+  ] as const) {
+    for (const layout of [fourRanks, { dataParallel: 2, tensorParallel: 2 }, { dataParallel: 4, tensorParallel: 1 }]) {
+      for (const schedule of ['alltoallv', 'dedup', 'speculative'] as const) {
+        const [recorded, ...timed] = await measure(plan, layout, jobs, Number(flags.repeats) + 1, { schedule });
+        const modelled = replay(recorded!, plan, layout, { schedule }).totalMs;
+        const total = ({ steps }: RunReport): number => steps.reduce((sum, step) => sum + step.milliseconds, 0);
+        const measured = median(timed.map(total));
+        ratios.push(modelled / measured);
+        const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
+        const name = `${what}, dp ${layout.dataParallel} tp ${layout.tensorParallel}, ${schedule}`;
+        console.log(`  ${name.padEnd(56)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+      }
+    }
+  }
+  const misses = ratios.map((ratio) => Math.abs(ratio - 1));
+  console.log(
+    `  median miss ${(median(misses) * 100).toFixed(1)} %, largest ${(Math.max(...misses) * 100).toFixed(1)} %`,
+  );
+}
+
+console.log(
+  '\ncomputing of four ranks together, CPU milliseconds, copies of collectives included: modelled, measured, ratio',
+);
+for (const schedule of ['dedup', 'speculative'] as const) {
+  for (const [what, jobs] of [
+    ['prefill, 4 prompts of 256', requests(4, 256, 1)],
+    ['decode, 8 sequences, 16 tokens', requests(8, 16, 16)],
+  ] as const) {
+    const [recorded] = await measure(plan, fourRanks, jobs, 1, { schedule });
+    const { busiestRank } = replay(recorded!, plan, fourRanks, { schedule });
+    const modelled = (4 * busiestRank.computeMs) / busiestRank.overMean;
+    const measured = await computedMs(plan, fourRanks, jobs, schedule);
+    const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
+    console.log(`  ${`${what}, ${schedule}`.padEnd(56)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+  }
+}
+if (flags.computing !== true) await compareRuns();
+
 const [real] = await measure(plan, fourRanks, requests(8, 128, 8), 1);
 console.log('\npregate, 4 ranks: expert bytes of a replay with assumed hits against the real run');
 for (const [first, others] of [

@@ -31,6 +31,15 @@ class Shape:
     normEpsilon: float = 1e-6
 
 
+# The model that ships; two of other routing shapes, for their routing traces alone; and one for tests on a CPU.
+SHAPES = {
+    "demo": Shape(),
+    "eight": Shape(experts=8, expertsPerToken=2, expertWidth=192),
+    "wide": Shape(experts=128, expertsPerToken=8, expertWidth=32),
+    "small": Shape(layers=2, hidden=64, heads=4, keyValueHeads=2, headSize=16, experts=8, expertsPerToken=2, expertWidth=32),
+}
+
+
 class Network(nn.Module):
     """Parameters are float32 masters; `forward` casts them once to `computeType`."""
 

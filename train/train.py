@@ -19,7 +19,7 @@ import checkpoint
 from batches import Batches, readTokens, unpack
 from experts import WAYS, workingWay
 from muon import Muon
-from network import Network, Shape
+from network import SHAPES, Network
 
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 0.1
@@ -44,7 +44,7 @@ def parseOptions() -> argparse.Namespace:
     parser.add_argument("--z-loss", type=float, default=1e-4)
     parser.add_argument("--log-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--small", action="store_true", help="a tiny shape, for tests on a CPU")
+    parser.add_argument("--shape", choices=SHAPES, default="demo", help="see network.py")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if not options.probe and (options.out is None or (options.seconds is None) == (options.steps is None)):
@@ -171,7 +171,7 @@ def main() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)  # flash attention needs no plan to be built first
     device = torch.device(options.device)
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
-    shape = Shape(layers=2, hidden=64, heads=4, keyValueHeads=2, headSize=16, experts=8, expertsPerToken=2, expertWidth=32) if options.small else Shape()
+    shape = SHAPES[options.shape]
     unpack(options.tokens, options.unpacked)
     tokens = readTokens(options.unpacked, device)
     way = workingWay(options.experts, device, kind, shape.hidden, shape.expertWidth, shape.experts)
@@ -186,7 +186,7 @@ def main() -> None:
     record = trainToTheEnd(trainer, device)
     paths = checkpoint.save(network, options.out)
     record = {
-        "parameters": count, "corpusTokens": tokens.numel(), **record,
+        "shape": options.shape, "parameters": count, "corpusTokens": tokens.numel(), **record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": str(torch.__version__), "expertsBy": way, "peakRate": options.rate, "balanceWeight": options.balance, "seed": options.seed,
         **validate(network, options.valid, options.length, options.sequences, device),

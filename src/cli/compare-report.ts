@@ -1,7 +1,9 @@
-import type { Layout, RunReport, ScheduleName } from '../engine/api.ts';
+import type { Layout, OverlapName, RunReport, ScheduleName } from '../engine/api.ts';
 import type { PredictorName } from '../plan/plan.ts';
 import { planRoleOf, type CompareRuns, type PlanRole, type ScheduleRuns } from './compare-runs.ts';
+import { recommend, type Recommendation } from './compare-recommendation.ts';
 import { byteFigures, type ByteFigures } from './json.ts';
+import { type MeasuredPhases, measuredPhases } from './phase-report.ts';
 import { ranksOf } from './shared-args.ts';
 import { median, percentile } from './statistics.ts';
 
@@ -28,6 +30,8 @@ export interface ScheduleReport {
   e2eMs: Percentiles;
   /** Generated tokens over the whole run's time, median over timed runs. */
   tokensPerSecond: number;
+  /** Where the ranks' time went, over all timed runs. */
+  phases: MeasuredPhases;
   outputSha256: string;
   logitsSha256: string;
   /** To the one-rank run of the same plan: every kept logit, and the tokens of every run. */
@@ -45,12 +49,15 @@ export interface CompareReport {
   promptTokens: number;
   generatedTokens: number;
   repeats: number;
-  overlap: boolean;
+  overlap: readonly OverlapName[];
+  threadsPerRank: number;
   schedules: ScheduleReport[];
   /** Token ids of all schedules and of the one-rank runs. */
   outputsIdentical: boolean;
   /** Between the plans, over positions both reached by the same tokens; null with one plan. */
   maxAbsLogitDifference: number | null;
+  /** By the measured latency; null when one schedule was run. */
+  recommendation: Recommendation | null;
 }
 
 export interface CompareFacts {
@@ -60,7 +67,8 @@ export interface CompareFacts {
   network: string;
   plan: string;
   repeats: number;
-  overlap: boolean;
+  overlap: readonly OverlapName[];
+  threadsPerRank: number;
   predictor: PredictorName;
   solvers: Record<PlanRole, string>;
 }
@@ -70,6 +78,7 @@ export function assembleReport(facts: CompareFacts, runs: CompareRuns): CompareR
   const { layout, predictor, solvers, ...rest } = facts;
   const first = runs.schedules[0]!.checked;
   const references = Object.values(runs.references);
+  const schedules = runs.schedules.map((schedule) => scheduleReport(schedule, runs, predictor, solvers));
   const hashes = new Set([...references, ...runs.schedules.flatMap(allRuns)].map(({ outputSha256 }) => outputSha256));
   return {
     ...rest,
@@ -77,9 +86,10 @@ export function assembleReport(facts: CompareFacts, runs: CompareRuns): CompareR
     prompts: first.outputs.length,
     promptTokens: first.promptTokens,
     generatedTokens: first.generatedTokens,
-    schedules: runs.schedules.map((schedule) => scheduleReport(schedule, runs, predictor, solvers)),
+    schedules,
     outputsIdentical: hashes.size === 1,
     maxAbsLogitDifference: references.length === 2 ? logitDifference(references[0]!, references[1]!) : null,
+    recommendation: recommend(schedules, facts.network),
   };
 }
 
@@ -125,6 +135,7 @@ function scheduleReport(
     tpotMs: overRequests('tpotMs'),
     e2eMs: overRequests('e2eMs'),
     tokensPerSecond: median(timed.map(({ generatedTokens, wallMs }) => generatedTokens / (wallMs / 1000))),
+    phases: measuredPhases(timed),
     outputSha256: checked.outputSha256,
     logitsSha256: checked.logitsSha256,
     bitIdentical:

@@ -2,6 +2,7 @@ import type {
   GenerationRequest,
   Layout,
   LogitsKept,
+  OverlapName,
   RunOptions,
   RunReport,
   ScheduleName,
@@ -30,7 +31,15 @@ export interface CompareSetup {
   stepTokens: number;
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs; one rank has nothing to overlap. */
-  overlap: boolean;
+  overlap: readonly OverlapName[];
+  /** On the layout's runs. */
+  threadsPerRank: number;
+  /** Steps of the recorded timelines; 0 = none. */
+  timelineSteps: number;
+  /** Of the layout's runs; the one-rank runs are a thread of this process. */
+  transport: Pick<SessionOptions, 'transport' | 'mpi' | 'link'>;
+  /** Where the planned plan was read from. */
+  planFile: string | undefined;
 }
 
 export interface ScheduleRuns {
@@ -39,12 +48,16 @@ export interface ScheduleRuns {
   checked: RunReport;
   /** Without logits. */
   timed: RunReport[];
+  /** Recorded after the timed runs, when asked for. */
+  timeline: RunReport | undefined;
 }
 
 export interface CompareRuns {
   schedules: ScheduleRuns[];
   /** One rank under the plan: what every schedule on that plan must equal. */
   references: Partial<Record<PlanRole, RunReport>>;
+  /** [ranks] host of each. */
+  hosts: readonly string[];
 }
 
 export type OpenSession = (options: SessionOptions) => Promise<Session>;
@@ -55,7 +68,8 @@ const roles: PlanRole[] = ['contiguous', 'planned'];
  * Runs everything a comparison needs:
  * 1. per plan, the one-rank run;
  * 2. per schedule, one run on the layout whose logits are kept;
- * 3. timed runs, schedules taking turns, each round starting with another one.
+ * 3. timed runs, schedules taking turns, each round starting with another one;
+ * 4. when asked for, one more run per schedule whose timeline is recorded.
  */
 export async function runComparison(
   setup: CompareSetup,
@@ -67,10 +81,14 @@ export async function runComparison(
   const used = roles.filter((role) => schedules.some((schedule) => planRoleOf(schedule) === role));
   const run = (session: Session, schedule: ScheduleName, logits: LogitsKept): Promise<RunReport> =>
     session.run(runOptions(setup, schedule, logits, signal));
-  const runs: CompareRuns = { schedules: [], references: {} };
+  const runs: CompareRuns = { schedules: [], references: {}, hosts: [] };
   for (const role of used) {
     onProgress(`one rank, ${plans[role].solver} plan`);
-    const session = await openSession(sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }));
+    const session = await openSession({
+      ...sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }),
+      transport: 'threads',
+      threadsPerRank: 1,
+    });
     try {
       runs.references[role] = await run(session, 'dedup', setup.logits);
     } finally {
@@ -80,16 +98,29 @@ export async function runComparison(
   const sessions: Partial<Record<PlanRole, Session>> = {};
   try {
     for (const role of used) sessions[role] = await openSession(sessionOptions(setup, role, layout));
+    runs.hosts = sessions[used[0]!]!.hosts;
     const sessionOf = (schedule: ScheduleName): Session => sessions[planRoleOf(schedule)]!;
     for (const schedule of schedules) {
       onProgress(`${schedule}, checked run`);
-      runs.schedules.push({ schedule, checked: await run(sessionOf(schedule), schedule, setup.logits), timed: [] });
+      runs.schedules.push({
+        schedule,
+        checked: await run(sessionOf(schedule), schedule, setup.logits),
+        timed: [],
+        timeline: undefined,
+      });
     }
     for (let round = 0; round < repeats; round++) {
       for (let turn = 0; turn < schedules.length; turn++) {
         const { schedule, timed } = runs.schedules[(round + turn) % schedules.length]!;
         onProgress(`${schedule}, timed run ${round + 1} of ${repeats}`);
         timed.push(await run(sessionOf(schedule), schedule, 'none'));
+      }
+    }
+    if (setup.timelineSteps > 0) {
+      for (const entry of runs.schedules) {
+        onProgress(`${entry.schedule}, timeline`);
+        const options = { ...runOptions(setup, entry.schedule, 'none', signal), timelineSteps: setup.timelineSteps };
+        entry.timeline = await sessionOf(entry.schedule).run(options);
       }
     }
     return runs;
@@ -108,7 +139,9 @@ function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): Se
     modelDirectory: setup.modelDirectory,
     layout,
     plan: setup.plans[role],
-    transport: 'threads',
+    ...setup.transport,
+    threadsPerRank: setup.threadsPerRank,
+    ...(role === 'planned' && setup.planFile !== undefined ? { planFile: setup.planFile } : {}),
     maximumStepTokens: setup.stepTokens,
     cachePositions: cachePositionsFor(setup.requests, layout.dataParallel),
   };

@@ -55,6 +55,9 @@ export function renderComparison(report: CompareReport, style: Style = (_format,
     style('dim', `Routing; time: median of ${formatCount(repeats, 'run')}, p50 and p99 over prompts`),
     table(routingColumns),
     ...checkedLines(report, style),
+    ...(report.recommendation === null
+      ? []
+      : [`${style('bold', `recommended here: ${report.recommendation.schedule}`)}; ${report.recommendation.reason}`]),
     '',
   ].join('\n');
 }

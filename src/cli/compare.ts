@@ -10,6 +10,7 @@ import { runComparison, type CompareSetup } from './compare-runs.ts';
 import { renderComparison } from './compare-text.ts';
 import { contiguousPlan } from './contiguous-plan.ts';
 import { renderJson } from './json.ts';
+import { describeLink, linkArgs, readLink } from './link-args.ts';
 import { demoEvaluation, readModel, shortPath, type ModelFacts } from './model-directory.ts';
 import { cacheDirectory, resolvePlan } from './plan-resolution.ts';
 import { greedy, readDocuments, spreadOverLabels, toRequests } from './prompts.ts';
@@ -23,9 +24,15 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
+  readThreadsPerRank,
   stepArgs,
+  threadArgs,
 } from './shared-args.ts';
+import { renderPhases } from './phase-report.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
+import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 const defaultRanks = 4;
@@ -36,6 +43,8 @@ export const compareVerb: Verb = {
   args: {
     ...modelArgs,
     ...layoutArgs,
+    ...transportArgs,
+    ...linkArgs,
     schedules: {
       type: 'string',
       valueHint: 'A,B',
@@ -71,21 +80,33 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...threadArgs,
+    ...timelineArgs,
     ...jsonArgs,
   },
   examples: [
     { command: 'compare', does: 'the shipped model on four ranks' },
+    {
+      command: 'compare --transport mpi --hosts a,b,c,d',
+      does: 'a rank on each of four machines (docs/mpi.md)',
+    },
+    {
+      command: 'compare --link 100mbit,100us --ranks-per-node 2',
+      does: 'two nodes of two ranks on an emulated slow link: threads that wait as if it were there',
+    },
     { command: 'compare --dp 4 --tp 1 --json', does: 'attention data-parallel, as JSON' },
     {
       command: 'compare ./OLMoE-1B-7B --ranks 8 --schedules dedup,speculative',
       does: 'another model; its plan is solved once and cached',
     },
   ],
-  run: compare,
+  run: (context) => withTransport(context.flags, (transport) => compare(context, transport)),
 };
 
-async function compare({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
-  const layout = readLayout(flags, defaultRanks);
+async function compare({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
+  const layout = readLayout(flags, transport.ranks ?? defaultRanks);
+  transport.assertRanks(ranksOf(layout));
+  const link = readLink(flags, transport.name, ranksOf(layout));
   const schedules = flags.choices('schedules', scheduleNames);
   const predictor = flags.choice('predictor', predictorNames);
   const promptCount = flags.integer('prompt-count', { minimum: 1 });
@@ -99,7 +120,9 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
   const repeats = flags.integer('repeats', { minimum: 1 });
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
-  const overlap = flags.boolean('overlap');
+  const overlap = readOverlap(flags);
+  const threadsPerRank = readThreadsPerRank(flags);
+  const timeline = readTimelinePath(flags);
 
   const model = readModel(flags);
   assertComparable(layout, model);
@@ -133,6 +156,10 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
     stepTokens,
     logits,
     overlap,
+    threadsPerRank,
+    timelineSteps: timeline === undefined ? 0 : timelineSteps,
+    transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },
+    planFile: resolved?.path,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
   const runs = await runComparison(setup, openSession, (what) => console.progress(what), signal);
@@ -140,17 +167,26 @@ async function compare({ flags, console, signal }: VerbContext): Promise<ExitSta
     {
       model: model.name,
       layout,
-      transport: 'threads',
-      network: 'shared memory',
+      transport: transport.name,
+      network: link === undefined ? transport.network(runs.hosts) : describeLink(link),
       plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
       repeats,
       overlap,
+      threadsPerRank,
       predictor,
       solvers: { contiguous: 'contiguous', planned: setup.plans.planned.solver },
     },
     runs,
   );
   console.progress(undefined);
+  if (timeline !== undefined) {
+    writeTimeline(
+      timeline,
+      runs.schedules.map(({ schedule, timeline: run }) => ({ name: schedule, ranks: run!.timeline! })),
+    );
+    console.log(renderPhases(report.schedules).trimEnd());
+    console.log(`${timeline}: written`);
+  }
   console.out(flags.boolean('json') ? renderJson(report) : renderComparison(report, console.style));
   return isLossless(report) ? ExitStatus.done : ExitStatus.failed;
 }

@@ -18,7 +18,7 @@ export function formatMilliseconds(milliseconds: number): string {
 
 /** 0.463 -> 46.3 % */
 export function formatShare(share: number): string {
-  return Number.isFinite(share) ? `${(share * 100).toFixed(1)} %` : '-';
+  return Number.isFinite(share) ? `${(share * 100).toFixed(1).replace(/^-0\.0$/, '0.0')} %` : '-';
 }
 
 /** Change against a base, signed: -68.6 %. */

@@ -1,4 +1,4 @@
-import type { FinishReason, Layout, RunReport, ScheduleName, TokenEvent } from '../engine/api.ts';
+import type { FinishReason, Layout, RunReport, ScheduleName, TokenEvent, TransportName } from '../engine/api.ts';
 import type { PredictorName } from '../plan/plan.ts';
 import { formatBytes, formatMilliseconds } from './format.ts';
 import { byteFigures, type ByteFigures } from './json.ts';
@@ -46,6 +46,7 @@ export interface GenerateReport {
 export interface GenerateFacts {
   model: string;
   layout: Layout;
+  transport: TransportName;
   plan: string;
   schedule: ScheduleName;
   predictor: PredictorName;
@@ -54,12 +55,12 @@ export interface GenerateFacts {
 }
 
 export function assembleGenerateReport(facts: GenerateFacts, run: RunReport): GenerateReport {
-  const { model, layout, plan, schedule, predictor, text, tokens } = facts;
+  const { model, layout, transport, plan, schedule, predictor, text, tokens } = facts;
   const output = run.outputs[0]!;
   return {
     model,
     layout: { dp: layout.dataParallel, tp: layout.tensorParallel, ep: ranksOf(layout) },
-    transport: 'threads',
+    transport,
     plan,
     schedule,
     predictor: schedule === 'speculative' ? predictor : null,

@@ -27,11 +27,17 @@ import {
   predictorArgs,
   ranksOf,
   readLayout,
+  readOverlap,
   scheduleList,
   seedArgs,
+  readThreadsPerRank,
   stepArgs,
+  threadArgs,
 } from './shared-args.ts';
+import { measuredPhases, renderPhases } from './phase-report.ts';
 import { StopText } from './stop-text.ts';
+import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
+import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
 export const generateVerb: Verb = {
@@ -63,6 +69,7 @@ export const generateVerb: Verb = {
     'ignore-end': { type: 'boolean', description: "Go on after the model's end token" },
     ...seedArgs,
     ...layoutArgs,
+    ...transportArgs,
     schedule: {
       type: 'string',
       valueHint: 'NAME',
@@ -72,6 +79,8 @@ export const generateVerb: Verb = {
     ...planArgs,
     ...stepArgs,
     ...overlapArgs,
+    ...threadArgs,
+    ...timelineArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
     ...jsonArgs,
   },
@@ -86,12 +95,13 @@ export const generateVerb: Verb = {
       does: 'another model, sampling',
     },
   ],
-  run: generate,
+  run: (context) => withTransport(context.flags, (transport) => generate(context, transport)),
 };
 
-async function generate({ flags, console, signal }: VerbContext): Promise<ExitStatus> {
-  const layout = readLayout(flags, 1);
+async function generate({ flags, console, signal }: VerbContext, transport: Transport): Promise<ExitStatus> {
+  const layout = readLayout(flags, transport.ranks ?? 1);
   const ranks = ranksOf(layout);
+  transport.assertRanks(ranks);
   const schedule = flags.has('schedule')
     ? flags.choice('schedule', scheduleNames)
     : ranks > 1
@@ -107,6 +117,9 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
   };
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
+  const threadsPerRank = readThreadsPerRank(flags);
+  const overlap = readOverlap(flags);
+  const timeline = readTimelinePath(flags);
   const json = flags.boolean('json');
 
   const model = readModel(flags);
@@ -138,7 +151,9 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
     modelDirectory: model.directory,
     layout,
     plan: resolved?.plan ?? contiguousPlan(model, ranks),
-    transport: 'threads',
+    ...transport.sessionOptions,
+    ...(resolved === undefined ? {} : { planFile: resolved.path }),
+    threadsPerRank,
     maximumStepTokens: stepTokens,
     cachePositions: cachePositionsFor([request], 1),
   });
@@ -157,7 +172,8 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
       requests: [request],
       logits: 'none',
       recordRouting: false,
-      overlap: flags.boolean('overlap'),
+      overlap,
+      timelineSteps: timeline === undefined ? 0 : timelineSteps,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));
         show(visible.push(decoder.push(event.token)));
@@ -171,6 +187,7 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
       const facts = {
         model: model.name,
         layout,
+        transport: transport.name,
         plan,
         schedule,
         predictor,
@@ -181,6 +198,11 @@ async function generate({ flags, console, signal }: VerbContext): Promise<ExitSt
     } else {
       if (!text.endsWith('\n')) console.out('\n');
       if (stats) console.log(renderTokenStatistics(statistics).trimEnd());
+    }
+    if (timeline !== undefined) {
+      writeTimeline(timeline, [{ name: schedule, ranks: run.timeline! }]);
+      console.log(renderPhases([{ name: schedule, phases: measuredPhases([run]) }]).trimEnd());
+      console.log(`${timeline}: written`);
     }
     return ExitStatus.done;
   } finally {

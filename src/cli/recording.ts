@@ -4,6 +4,7 @@ import { openSession } from '../engine/session.ts';
 import { TraceWriter } from '../trace/parquet.ts';
 import type { ModelFacts } from './model-directory.ts';
 import { contiguousPlan } from './contiguous-plan.ts';
+import type { Transport } from './transport.ts';
 
 /** Tokens recorded per run: bounds the memory of the raw record. */
 const tokensPerRun = 65_536;
@@ -15,20 +16,33 @@ export interface RecordingOptions {
   /** What the trace says of itself. */
   source: string;
   stepTokens: number;
+  /** Threads of this process when not given. */
+  transport?: Transport;
+  /** As many as the transport's hosts call for, else as cores, when not given. */
+  ranks?: number;
+  /** 1 when not given. */
+  threadsPerRank?: number;
+  /** Keep routing weights; true when left out. */
+  weights?: boolean;
   onProgress: (doneTokens: number, totalTokens: number) => void;
   signal: AbortSignal;
 }
 
 /** Runs the requests, attention data-parallel over this machine's cores, and writes their routing. Returns rows written. */
 export async function recordRouting(options: RecordingOptions): Promise<number> {
-  const { model, requests, stepTokens, onProgress, signal } = options;
-  const ranks = Math.max(1, Math.min(availableParallelism(), model.config.experts, requests.length, 16));
+  const { model, requests, stepTokens, transport, weights = true, onProgress, signal } = options;
+  const ranks =
+    options.ranks ??
+    transport?.ranks ??
+    Math.max(1, Math.min(availableParallelism(), model.config.experts, requests.length, 16));
+  transport?.assertRanks(ranks);
   const longest = Math.max(...requests.map(positionsOf));
   const sessionOptions: SessionOptions = {
     modelDirectory: model.directory,
     layout: { dataParallel: ranks, tensorParallel: 1 },
     plan: contiguousPlan(model, ranks),
-    transport: 'threads',
+    ...(transport?.sessionOptions ?? { transport: 'threads' }),
+    threadsPerRank: options.threadsPerRank ?? 1,
     maximumStepTokens: stepTokens,
     cachePositions: Math.max(2 * longest + 16, 2048),
   };
@@ -48,9 +62,10 @@ export async function recordRouting(options: RecordingOptions): Promise<number> 
         recordRouting: true,
         signal,
       });
-      writer ??= new TraceWriter(options.out, trace!.model, trace!.weights !== undefined);
+      const kept = weights ? trace!.weights : undefined;
+      writer ??= new TraceWriter(options.out, trace!.model, kept !== undefined);
       const offset = firstRequest;
-      writer.append({ ...trace!, request: trace!.request.map((request) => request + offset) });
+      writer.append({ ...trace!, weights: kept, request: trace!.request.map((request) => request + offset) });
       firstRequest += part.length;
       rows += trace!.length;
       done += part.reduce((sum, request) => sum + positionsOf(request), 0);

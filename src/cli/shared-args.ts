@@ -1,12 +1,13 @@
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ArgsDef } from 'citty';
-import { scheduleNames, type Layout } from '../engine/api.ts';
+import { defaultOverlap, type Layout, type OverlapName, overlapNames, scheduleNames } from '../engine/api.ts';
 import { predictorNames } from '../plan/plan.ts';
 import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
 
-const mostRanks = 64;
+export const mostRanks = 64;
+const mostThreadsPerRank = 64;
 
 export const jsonArgs: ArgsDef = {
   json: { type: 'boolean', description: 'Print one JSON object on stdout; failures too' },
@@ -73,8 +74,26 @@ export const stepArgs: ArgsDef = {
 };
 
 export const overlapArgs: ArgsDef = {
-  overlap: { type: 'boolean', description: 'Compute one half of each step while the other half communicates' },
+  overlap: {
+    type: 'string',
+    valueHint: 'A,B',
+    default: defaultOverlap.join(','),
+    description: `What is computed while something is on its way: none, all, or some of ${overlapNames.join(', ')}`,
+  },
 };
+
+export const threadArgs: ArgsDef = {
+  'threads-per-rank': {
+    type: 'string',
+    valueHint: 'N',
+    default: '1',
+    description: 'Threads that share the matrix products of a rank; changes no bit',
+  },
+};
+
+export function readThreadsPerRank(flags: Flags): number {
+  return flags.integer('threads-per-rank', { minimum: 1, maximum: mostThreadsPerRank });
+}
 
 export const scheduleList: string = scheduleNames.join(', ');
 
@@ -100,6 +119,16 @@ export function readLayout(flags: Flags, defaultRanks: number): Layout {
     );
   }
   return { dataParallel, tensorParallel };
+}
+
+/** --overlap: `none`, `all`, or names. */
+export function readOverlap(flags: Flags): OverlapName[] {
+  const words = flags.choices('overlap', ['none', 'all', ...overlapNames]);
+  if (words.length > 1 && (words.includes('none') || words.includes('all')))
+    throw usageError('USAGE_BAD_VALUE', `--overlap: ${words.join(',')} mixes names with none or all`, {
+      hint: `give none, all, or some of ${overlapNames.join(', ')}`,
+    });
+  return overlapNames.filter((name) => words.includes('all') || words.includes(name));
 }
 
 /** --out, refused at once when its folder is not there rather than after the work. */

@@ -1,4 +1,4 @@
-import type { SimulationResult } from '../simulate/simulate.ts';
+import type { Busiest, SimulationResult } from '../simulate/simulate.ts';
 import type { SweepReport } from '../simulate/sweep.ts';
 import { sweepUnits } from '../simulate/sweep-figure.ts';
 import type { Console } from './console.ts';
@@ -64,7 +64,11 @@ const timeColumns = [
 
 export function renderSimulation(
   report: SimulationReport,
-  { perLayer = false, style = (_format, text) => text }: { perLayer?: boolean; style?: Style } = {},
+  {
+    perLayer = false,
+    perStep = false,
+    style = (_format, text) => text,
+  }: { perLayer?: boolean; perStep?: boolean; style?: Style } = {},
 ): string {
   const { layout, schedules, promptTokens, generatedTokens, prompts, overlap, sweep, phases } = report;
   const table = (columns: ResultColumn[]): string =>
@@ -75,7 +79,7 @@ export function renderSimulation(
     );
   const predicting = schedules.find(({ predictor }) => predictor !== null);
   const prediction = predicting === undefined ? '' : `; homes by ${predicting.predictor}, ${predicting.homes}`;
-  return [
+  const parts = [
     `${report.model}, ${layout.ep} ranks (dp ${layout.dp}, tp ${layout.tp}), simulated on ${report.network}${prediction}`,
     `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}`,
     '',
@@ -83,24 +87,54 @@ export function renderSimulation(
     table(byteColumns),
     style('dim', 'Time by the alpha-beta and roofline model of docs/simulator.md'),
     table(timeColumns),
-    ...(perLayer ? [style('dim', 'Milliseconds per layer and step'), layerTable(schedules, style)] : []),
+    ...(perLayer ? [style('dim', 'Layers: milliseconds per step'), layerTable(schedules, style)] : []),
+    ...(perStep ? [style('dim', 'Steps'), stepTable(schedules, style)] : []),
     ...notes(schedules),
     ...(sweep === undefined
       ? []
       : ['', style('dim', 'Sweep: time saved against the baseline'), sweepTable(sweep, style)]),
-  ].join('\n');
+  ];
+  return `${parts.join('\n').trimEnd()}\n`;
+}
+
+/** One row per run and stretch of time, with what it waited for longest. */
+function stretchTable(
+  schedules: SimulationResult[],
+  style: Style,
+  titles: string[],
+  rowsOf: (result: SimulationResult) => { cells: number[]; milliseconds: number; time: Busiest }[],
+): string {
+  const columns: Column[] = [
+    { title: 'plan', align: 'left' },
+    { title: 'schedule', align: 'left' },
+    ...titles.map((title): Column => ({ title, align: 'right' })),
+    { title: 'ms', align: 'right' },
+    { title: 'busiest link', align: 'left' },
+    { title: 'busiest rank', align: 'right' },
+  ];
+  const rows = schedules.flatMap((result) =>
+    rowsOf(result).map(({ cells, milliseconds, time: { busiestLink, busiestRank } }) => [
+      ...[result.plan, result.name, ...cells.map(String), formatNumber(milliseconds, 3)],
+      ...[busiestLink ?? '-', String(busiestRank)],
+    ]),
+  );
+  return renderTable(columns, rows, (title) => style('bold', title));
 }
 
 function layerTable(schedules: SimulationResult[], style: Style): string {
-  const columns: Column[] = [
-    { title: 'layer', align: 'right' },
-    ...schedules.map(({ plan, name }): Column => ({ title: `${name}, ${plan}`, align: 'right' })),
-  ];
-  const rows = schedules[0]!.layers.map((_, layer) => [
-    String(layer),
-    ...schedules.map(({ layers, steps }) => formatNumber(layers[layer]!.milliseconds / steps, 3)),
-  ]);
-  return renderTable(columns, rows, (title) => style('bold', title));
+  return stretchTable(schedules, style, ['layer'], ({ layers, steps }) =>
+    layers.map((time, layer) => ({ cells: [layer], milliseconds: time.milliseconds / steps, time })),
+  );
+}
+
+function stepTable(schedules: SimulationResult[], style: Style): string {
+  return stretchTable(schedules, style, ['step', 'tokens', 'decoded'], ({ stepTimes }) =>
+    stepTimes.map((time, step) => ({
+      cells: [step, time.tokens, time.decodeTokens],
+      milliseconds: time.milliseconds,
+      time,
+    })),
+  );
 }
 
 /** Equal notes are said once, with the runs they hold for. */

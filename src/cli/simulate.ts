@@ -12,7 +12,7 @@ import { solvePlan } from '../plan/solve.ts';
 import { solvers } from '../plan/solvers/index.ts';
 import { ChromeTrace } from '../simulate/chrome-trace.ts';
 import { type ModelShape, modelShape } from '../simulate/model-shape.ts';
-import { simulatedPredictorNames } from '../simulate/predictors.ts';
+import { simulatedPredictorNames, type SimulatedPredictorName } from '../simulate/predictors.ts';
 import { simulate, type SimulationOptions, type SimulationResult } from '../simulate/simulate.ts';
 import { phaseChoices } from '../simulate/steps.ts';
 import { assertSweepFits, parseSweep, type Sweep, sweepReport, sweptClusters } from '../simulate/sweep.ts';
@@ -26,7 +26,7 @@ import type { Console } from './console.ts';
 import type { Flags } from './flags.ts';
 import { renderJson } from './json.ts';
 import { demoDirectory } from './model-directory.ts';
-import { jsonArgs, layoutArgs, ranksOf, readLayout, seedArgs, stepArgs } from './shared-args.ts';
+import { jsonArgs, layoutArgs, mostRanks, ranksOf, readLayout, seedArgs, stepArgs } from './shared-args.ts';
 import { renderSimulation, type SimulationReport } from './simulate-text.ts';
 import type { Verb, VerbContext } from './verb.ts';
 
@@ -57,11 +57,20 @@ export const simulateVerb: Verb = {
       description: `Of: ${simulatedScheduleNames.join(', ')}`,
     },
     ...layoutArgs,
+    ranks: {
+      type: 'string',
+      valueHint: 'N',
+      description: 'Ranks = dp times tp; as many as the plan file has devices, or else the cluster, when not given',
+    },
+    dp: {
+      type: 'string',
+      valueHint: 'N',
+      description: 'Data-parallel degree of attention (when not given, as small as the heads allow)',
+    },
     predictor: {
       type: 'string',
       valueHint: 'NAME',
-      default: 'combined',
-      description: `How \`speculative\` predicts devices: ${simulatedPredictorNames.join(', ')}`,
+      description: `How \`speculative\` predicts devices: ${simulatedPredictorNames.join(', ')}; when not given, combined, or pregate where there are no token ids`,
     },
     'pregate-overlap': {
       type: 'string',
@@ -117,7 +126,8 @@ export const simulateVerb: Verb = {
       valueHint: 'FILE',
       description: `Timeline of the first ${stepsOfTimeline} steps, for Perfetto (.json)`,
     },
-    'per-layer': { type: 'boolean', description: 'Show the time of every layer' },
+    'per-layer': { type: 'boolean', description: 'Show the time of every layer, and its busiest link and rank' },
+    'per-step': { type: 'boolean', description: 'The same of every step; with --json, put them in' },
     ...seedArgs,
     ...jsonArgs,
   },
@@ -133,6 +143,10 @@ export const simulateVerb: Verb = {
     {
       command: 'simulate routing.parquet --sweep bandwidth=0.1,1,10,100 --figure sweep.svg',
       does: 'up to which link speed it pays',
+    },
+    {
+      command: 'simulate routing.parquet --plan plan.json --overlap on --chrome-trace steps.json',
+      does: 'a timeline to open at https://ui.perfetto.dev',
     },
   ],
   run: runSimulate,
@@ -156,7 +170,7 @@ async function runSimulate({ flags, console }: VerbContext): Promise<ExitStatus>
     });
   }
   const setup = await readSetup(flags, console);
-  const layout = readLayout(flags, Math.min(deviceCount(cluster), 4));
+  const layout = simulatedLayout(flags, setup, cluster);
   const runs = planWords.flatMap((planWord) => schedules.map((schedule): Run => ({ planWord, schedule })));
 
   const chromeTrace = flags.has('chrome-trace') ? new ChromeTrace(ranksOf(layout), stepsOfTimeline) : undefined;
@@ -180,9 +194,12 @@ async function runSimulate({ flags, console }: VerbContext): Promise<ExitStatus>
     write(flags.string('figure'), sweepFigure(report.sweep, `${report.model} on ${cluster.name}`), console);
   }
   if (chromeTrace !== undefined) write(flags.string('chrome-trace'), chromeTrace.toJson(), console);
-  const perLayer = flags.boolean('per-layer');
+  const [perLayer, perStep] = [flags.boolean('per-layer'), flags.boolean('per-step')];
+  const withoutSteps = results.map(({ stepTimes: _stepTimes, ...result }) => result);
   console.out(
-    flags.boolean('json') ? renderJson(report) : renderSimulation(report, { perLayer, style: console.style }),
+    flags.boolean('json')
+      ? renderJson(perStep ? report : { ...report, schedules: withoutSteps })
+      : renderSimulation(report, { perLayer, perStep, style: console.style }),
   );
   return ExitStatus.done;
 }
@@ -191,6 +208,9 @@ async function runSimulate({ flags, console }: VerbContext): Promise<ExitStatus>
 interface Setup {
   model: string;
   trace: RoutingTrace;
+  shape: ModelShape;
+  /** Devices of the first plan file; undefined when all plans are to be solved. */
+  plannedDevices: number | undefined;
   optionsOf(run: Run, layout: Layout): Promise<Omit<SimulationOptions, 'clusters'>>;
 }
 
@@ -208,7 +228,7 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
   const shared = {
     trace,
     shape,
-    predictor: flags.choice('predictor', simulatedPredictorNames),
+    predictor: readPredictor(flags, trace, console),
     composition: {
       stepTokens: flags.integer('step-tokens', { minimum: 1, maximum: 1 << 20 }),
       decodeBatch: flags.integer('decode-batch', { minimum: 1 }),
@@ -226,9 +246,12 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
       onProgress: (done, layers) => console.progress(`${word}, ${devices} devices: layer ${done} of ${layers}`),
     });
   };
+  const planFile = planWords.find((word) => !isSolver(word));
   return {
     model,
     trace,
+    shape,
+    plannedDevices: planFile === undefined ? undefined : readPlan(planFile).devices,
     async optionsOf({ planWord, schedule }, layout) {
       const key = `${planWord} ${ranksOf(layout)}`;
       const plan = plans.get(key) ?? (await planOf(planWord, ranksOf(layout)));
@@ -236,6 +259,28 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
       return { ...shared, plan, planName: planNameOf(planWord), schedule, layout };
     },
   };
+}
+
+/**
+ * As given; ranks are those of the plan file, or else all devices of the cluster, and tensor-parallel groups as large as the heads
+ * allow.
+ */
+function simulatedLayout(flags: Flags, { shape, plannedDevices }: Setup, cluster: Cluster): Layout {
+  const all = Math.min(deviceCount(cluster), shape.experts, mostRanks);
+  const given = readLayout(flags, plannedDevices ?? all);
+  if (flags.has('dp') || flags.has('tp')) return given;
+  const ranks = ranksOf(given);
+  let dataParallel = 1;
+  while (ranks % dataParallel !== 0 || shape.heads % (ranks / dataParallel) !== 0) dataParallel++;
+  return { dataParallel, tensorParallel: ranks / dataParallel };
+}
+
+/** Without token ids there are no prediction tables to combine. */
+function readPredictor(flags: Flags, { model }: RoutingTrace, console: Console): SimulatedPredictorName {
+  if (flags.has('predictor')) return flags.choice('predictor', simulatedPredictorNames);
+  if (model.vocabularySize > 0) return 'combined';
+  console.log('token ids are unknown: devices are predicted by the pregate alone');
+  return 'pregate';
 }
 
 /** A name that is both a file and a solver is taken as the solver. */

@@ -77,6 +77,6 @@ export function formatRate(rateMbit: number | null): string {
   return rateMbit >= 1000 ? `${+(rateMbit / 1000).toPrecision(3)} Gbit/s` : `${+rateMbit.toPrecision(3)} Mbit/s`;
 }
 
-function formatMicroseconds(microseconds: number): string {
+export function formatMicroseconds(microseconds: number): string {
   return microseconds < 1000 ? `${Math.round(microseconds)} us` : formatMilliseconds(microseconds / 1000);
 }

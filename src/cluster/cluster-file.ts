@@ -33,14 +33,19 @@ const betweenSchema = v.strictObject({
 });
 const deviceSchema = v.strictObject({
   gigaflops: positive,
+  attentionGigaflops: v.optional(positive),
+  expertGigaflops: v.optional(positive),
   memoryGBps: positive,
   memoryGB: positive,
   layerUs: v.optional(notNegative, 0),
+  tokenUs: v.optional(notNegative, 0),
+  predictUs: v.optional(notNegative, 0),
 });
 const parts = {
   device: v.optional(deviceSchema),
   inside: v.optional(insideSchema),
   between: v.optional(betweenSchema),
+  sharedCores: v.optional(count(4096)),
 };
 const clusterSchema = v.strictObject({
   name: v.optional(text),
@@ -91,9 +96,11 @@ export function decodeCluster(content: string, where: string): Cluster {
       cause,
     });
   }
+  if (json === null || json === undefined) throw invalid(where, 'file', 'is empty');
   const parsed = v.safeParse(clusterSchema, json);
   if (!parsed.success) {
-    const [issue] = parsed.issues;
+    // A misspelt field explains the one that is missing.
+    const issue = parsed.issues.find(({ expected }) => expected === 'never') ?? parsed.issues[0];
     throw invalid(where, v.getDotPath(issue) ?? 'file', messageOf(issue));
   }
   return buildCluster(parsed.output, where);
@@ -105,6 +112,14 @@ function buildCluster(stored: StoredCluster, where: string): Cluster {
   if (total > mostDevices)
     throw invalid(where, 'nodes', `${total} devices in all, at most ${mostDevices} are supported`);
   const nodeCount = stored.nodes.reduce((sum, node) => sum + node.count, 0);
+  const coresOfNode = stored.nodes.findIndex(({ sharedCores }) => sharedCores !== undefined);
+  if (stored.sharedCores !== undefined && coresOfNode !== -1) {
+    throw invalid(
+      where,
+      `nodes.${coresOfNode}.sharedCores`,
+      'the whole cluster already shares cores; give one of them',
+    );
+  }
   stored.nodes.forEach((entry, index) => {
     const at = `nodes.${index}`;
     const device = entry.device ?? stored.device;
@@ -125,20 +140,25 @@ function buildCluster(stored: StoredCluster, where: string): Cluster {
         devices: entry.devices,
         device: {
           flopsPerSecond: device.gigaflops * 1e9,
+          attentionFlopsPerSecond: (device.attentionGigaflops ?? device.gigaflops) * 1e9,
+          expertFlopsPerSecond: (device.expertGigaflops ?? device.gigaflops) * 1e9,
           memoryBytesPerSecond: device.memoryGBps * 1e9,
           memoryBytes: device.memoryGB * 1e9,
           layerSeconds: device.layerUs / 1e6,
+          tokenSeconds: device.tokenUs / 1e6,
+          predictSeconds: device.predictUs / 1e6,
         },
         inside: linkOf(inside),
         between: linkOf(between),
         betweenSharedBy: between?.sharedBy ?? 'node',
+        sharedCores: entry.sharedCores,
       });
     }
   });
   const names = nodes.map(({ name }) => name);
   const repeated = names.find((name, i) => names.indexOf(name) !== i);
   if (repeated !== undefined) throw invalid(where, 'nodes', `two nodes are named ${JSON.stringify(repeated)}`);
-  return { name: stored.name ?? where, nodes };
+  return { name: stored.name ?? where, nodes, sharedCores: stored.sharedCores };
 }
 
 function linkOf(link: StoredLink | undefined): Link {
@@ -152,7 +172,8 @@ function linkOf(link: StoredLink | undefined): Link {
 
 function messageOf(issue: v.BaseIssue<unknown>): string {
   if (issue.kind === 'schema' && issue.type === 'strict_object') {
-    return issue.expected === 'never' ? 'is not a field of a cluster file' : `is missing or no ${issue.expected}`;
+    if (issue.expected === 'never') return 'is not a field of a cluster file';
+    return issue.expected === 'Object' ? `${issue.received} is no set of fields` : 'is missing';
   }
   return `${issue.received} ${issue.message}`;
 }

@@ -11,11 +11,18 @@ export interface Link {
 }
 
 export interface DeviceRates {
+  /** Of matrix products; of attention's scores and values; of experts, whose products have few rows. */
   flopsPerSecond: number;
+  attentionFlopsPerSecond: number;
+  expertFlopsPerSecond: number;
   memoryBytesPerSecond: number;
   memoryBytes: number;
   /** Seconds every layer takes besides arithmetic and memory (kernel launches, bookkeeping). */
   layerSeconds: number;
+  /** Seconds of bookkeeping per token on its own rank and layer, such as packing rows. */
+  tokenSeconds: number;
+  /** Seconds per token and layer of predicting its device and balancing slices, which every rank of a tensor group does for all its tokens. */
+  predictSeconds: number;
 }
 
 /** Who shares a node's way out: all its devices one network card, or each device its own. */
@@ -30,11 +37,15 @@ export interface ClusterNode {
   inside: Link;
   between: Link;
   betweenSharedBy: PortSharer;
+  /** Cores that the node's devices take turns on; undefined where every device computes on its own. */
+  sharedCores: number | undefined;
 }
 
 export interface Cluster {
   name: string;
   nodes: ClusterNode[];
+  /** Cores that all devices of all nodes take turns on: hosts that are processes of one machine. */
+  sharedCores: number | undefined;
 }
 
 export const linkClasses = ['insideNode', 'betweenNodes'] as const;

@@ -2,6 +2,7 @@
  * What the host side of every transport shares: hand out jobs, collect one answer per rank, and turn the failure of any
  * rank into one error and a closed group. A transport supplies how messages reach the ranks and how they are ended.
  */
+import { hostname } from 'node:os';
 import { deserializeError, ExitStatus, SmoeError } from '../errors.ts';
 import type { LaunchOptions, RankGroup, RunRanksOptions } from './rank-group.ts';
 import type { MessageFromRank } from './rank-protocol.ts';
@@ -19,6 +20,7 @@ interface Phase {
 
 export abstract class BaseRankGroup<Job, Report, Event> implements RankGroup<Job, Report> {
   readonly size: number;
+  hosts: readonly string[];
   private readonly onEvent: LaunchOptions<Event>['onEvent'];
   private phase: Phase | undefined;
   private failure: SmoeError | undefined;
@@ -27,6 +29,7 @@ export abstract class BaseRankGroup<Job, Report, Event> implements RankGroup<Job
 
   constructor(size: number, onEvent: LaunchOptions<Event>['onEvent']) {
     this.size = size;
+    this.hosts = Array.from({ length: size }, () => hostname());
     this.onEvent = onEvent;
   }
 

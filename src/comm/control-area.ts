@@ -72,20 +72,27 @@ export const DescriptorWord = {
   length: 5,
   /** 1 when the payload is in the descriptor itself. */
   inline: 6,
-  /** [size] counts, then [size] displacements, then the inline payload. */
+  /** [size] counts, then [size] displacements, then arrivals (see ChannelLayout), then the inline payload. */
   counts: 16,
 } as const;
+
+/** Times that a collective sends messages to every peer: an all-reduce sends shards, then sums. */
+export const rounds = 2;
+const arrivalWords = 4;
 
 /** Where things are in the channel area of a communicator of `size` ranks. */
 export class ChannelLayout {
   readonly displacements: number;
+  /** [rounds][size] pairs of float64, written before what they tell of is posted: when a message's first bit arrives, its bytes. */
+  readonly arrivals: number;
   readonly inlinePayload: number;
   private readonly descriptorWords: number;
   private readonly slotWords: number;
 
   constructor(size: number) {
     this.displacements = DescriptorWord.counts + size;
-    this.inlinePayload = roundUp(this.displacements + size, lineWords);
+    this.arrivals = roundUp(this.displacements + size, lineWords);
+    this.inlinePayload = roundUp(this.arrivals + rounds * size * arrivalWords, lineWords);
     this.descriptorWords = this.inlinePayload + inlineBytes / wordBytes;
     this.slotWords = lineWords + size * this.descriptorWords;
   }

@@ -1,6 +1,6 @@
 /**
- * One process's end of the `mpi` transport, shared by every communicator of the rank: its memory, its requests in flight,
- * its mail, and whether the run has been aborted.
+ * One process's end of a run over MPI, shared by every communicator of the rank: its memory, its requests in flight, its
+ * mail, and whether the run has been aborted. Runs of one process after or beside each other have an endpoint each.
  *
  * Nothing here blocks inside MPI: a blocked rank polls, so that it learns of an abort whatever it waits for. It polls
  * eagerly at first (MPI itself yields the processor), then naps between polls.
@@ -12,6 +12,7 @@ import type { TrafficCounters } from './communicator.ts';
 import type { MpiLibrary, Region } from './mpi-library.ts';
 import { MailTag, MpiMailbox, type Mail } from './mpi-mailbox.ts';
 import { MpiScratchPool } from './mpi-scratch-pool.ts';
+import { removeSharedNames } from './mpi-shared-names.ts';
 
 export type AbortCode = 'COMM_ABORTED' | 'COMM_MISMATCH';
 
@@ -47,21 +48,29 @@ export class MpiEndpoint {
   buffer: SharedArrayBuffer | undefined;
   /** Called for mail that is not about aborting; also while a collective blocks. */
   onMail: (mail: Mail) => void = () => undefined;
+  /** Called with where rank 0 listens for heartbeats. */
+  onHeartbeat: (body: Uint8Array) => void = () => undefined;
+  /** Called when a peer says that the run is over. */
+  onAbort: () => void = () => undefined;
+  private readonly restoreSharedNames: () => void;
   private readonly inFlight: Progressing[] = [];
   private abortReason: SmoeError | undefined;
   private skippedLooks = 0;
   private latestLook = 0;
   private readonly napCell: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(4));
 
-  /** Starts MPI. */
+  /** Collective over all processes; the first of a process starts MPI. */
   constructor(library: MpiLibrary) {
     const { mpi, world } = library;
     this.library = library;
     this.flag = library.allocate(8);
     this.memory = library.allocate(0);
-    library.check(mpi.MPI_Init(0, 0), 'starting MPI');
     const out = library.allocate(8);
-    library.check(mpi.MPI_Comm_set_errhandler(world, library.errorsReturn), 'starting MPI');
+    library.check(mpi.MPI_Initialized(out.address), 'starting MPI');
+    if (out.integers[0] === 0) {
+      library.check(mpi.MPI_Init(0, 0), 'starting MPI');
+      library.check(mpi.MPI_Comm_set_errhandler(world, library.errorsReturn), 'starting MPI');
+    }
     library.check(mpi.MPI_Comm_rank(world, out.address), 'starting MPI');
     this.rank = out.integers[0];
     library.check(mpi.MPI_Comm_size(world, out.address), 'starting MPI');
@@ -69,6 +78,8 @@ export class MpiEndpoint {
     this.comm = this.duplicate(world);
     this.mailbox = new MpiMailbox(library, this.duplicate(world));
     this.scratch = new MpiScratchPool(library);
+    // Making the communicators has shown that every rank has mapped what it shares with others.
+    this.restoreSharedNames = removeSharedNames();
   }
 
   /** True once every request started by this rank is complete. */
@@ -127,6 +138,7 @@ export class MpiEndpoint {
     const mails = this.mailbox.poll();
     for (const mail of mails) {
       if (mail.tag === MailTag.abort) this.learnAbort(mail.body);
+      else if (mail.tag === MailTag.heartbeat) this.onHeartbeat(mail.body);
       else this.onMail(mail);
     }
     return mails.length > 0;
@@ -157,12 +169,21 @@ export class MpiEndpoint {
 
   /** Aborts the run because its ranks disagree, and throws the reason all of them get. */
   refuse(message: string): never {
+    // A peer that has been told to stop may already be somewhere else.
+    this.attend();
+    this.throwIfAborted();
     this.abort('COMM_MISMATCH', message);
     throw this.abortReason ?? new SmoeError('COMM_MISMATCH', message);
   }
 
+  /** Returns once every message sent is out of this process. */
+  settleMail(): void {
+    while (!this.mailbox.settle()) Atomics.wait(this.napCell, 0, 0, 0.1);
+  }
+
   /** Collective: shuts MPI down. */
   finalize(): void {
+    this.restoreSharedNames();
     this.library.mpi.MPI_Finalize();
   }
 
@@ -171,13 +192,14 @@ export class MpiEndpoint {
     this.library.mpi.MPI_Abort(this.library.world, 1);
   }
 
-  private throwIfAborted(): void {
+  throwIfAborted(): void {
     if (this.abortReason !== undefined) throw new SmoeError(this.abortReason.code, this.abortReason.message);
   }
 
   private learnAbort(body: Uint8Array): void {
     const { code, message } = JSON.parse(Buffer.from(body).toString()) as { code: AbortCode; message: string };
     this.abortReason ??= new SmoeError(code, message);
+    this.onAbort();
   }
 
   private duplicate(comm: number): number {

@@ -1,6 +1,23 @@
-/** Whether this process is a rank that mpirun or a scheduler has started. */
+/** What mpirun or a scheduler tells a process that it has started as a rank. */
 
 /** True for a process started by Open MPI's mpirun, or by Slurm with `srun --mpi=pmix`. */
-export function isInsideMpi(): boolean {
-  return process.env.OMPI_COMM_WORLD_SIZE !== undefined || process.env.PMIX_RANK !== undefined;
+export function isInsideMpi(environment: Record<string, string | undefined> = process.env): boolean {
+  return environment.OMPI_COMM_WORLD_SIZE !== undefined || environment.PMIX_RANK !== undefined;
+}
+
+/** This process among those that were started together; known before MPI is started. */
+export function rankInsideMpi(environment: Record<string, string | undefined> = process.env): number {
+  return Number(environment.OMPI_COMM_WORLD_RANK ?? environment.PMIX_RANK ?? 0);
+}
+
+/** How many processes were started together, where the launcher says so. */
+export function sizeInsideMpi(environment: Record<string, string | undefined> = process.env): number | undefined {
+  const size = environment.OMPI_COMM_WORLD_SIZE ?? (environment.PMIX_RANK && environment.SLURM_NTASKS);
+  return size === undefined ? undefined : Number(size);
+}
+
+/** This process among those started on the same host, where the launcher says so. */
+export function localRankInsideMpi(environment: Record<string, string | undefined> = process.env): number | undefined {
+  const rank = environment.OMPI_COMM_WORLD_LOCAL_RANK ?? environment.SLURM_LOCALID;
+  return rank === undefined ? undefined : Number(rank);
 }

@@ -2,7 +2,7 @@
 import { deserialize, serialize } from 'node:v8';
 import { SmoeError } from '../errors.ts';
 import { BaseRankGroup, reasonOf } from './base-rank-group.ts';
-import { assertAgreement, assertSameBuild, buildFingerprint } from './mpi-agreement.ts';
+import { assertAgreement, assertSameBuild, assertSameMpi, buildFingerprint } from './mpi-agreement.ts';
 import {
   everyRank,
   type Agreement,
@@ -19,8 +19,10 @@ export abstract class MpiHostGroup<Job, Report, Event> extends BaseRankGroup<Job
   /** From the ranks' first words to the end of `createRank` on all of them; whatever is refused is refused before `load`. */
   protected async start(options: LaunchOptions<Event>, agreement: Agreement): Promise<void> {
     const identities = await this.beginPhase<RankIdentity>();
+    this.hosts = identities.map(({ host }) => host);
     const agreements = this.beginPhase<Agreement>();
     this.attempt(() => {
+      assertSameMpi(identities);
       assertSameBuild(identities, buildFingerprint());
       this.send({ type: 'start', entry: options.entry.href, data: options.data, agreement });
     });

@@ -23,6 +23,7 @@ const pointer = 'uintptr_t';
 /** Arguments of the functions used; all return an `int`. `p` = pointer or handle, `i` = int. */
 const signatures = {
   MPI_Init: 'pp',
+  MPI_Initialized: 'p',
   MPI_Finalize: '',
   MPI_Abort: 'pi',
   MPI_Comm_rank: 'pp',

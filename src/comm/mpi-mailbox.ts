@@ -5,7 +5,7 @@
 import { SmoeError } from '../errors.ts';
 import { mpiAnySource, mpiAnyTag, statusBytes, type MpiLibrary, type Region } from './mpi-library.ts';
 
-export const MailTag = { message: 1, abort: 2 } as const;
+export const MailTag = { message: 1, abort: 2, heartbeat: 3 } as const;
 
 export interface Mail {
   from: number;

@@ -1,6 +1,7 @@
 /** Host side of the `mpi` transport: starts the ranks with mpirun and talks to them through its pipes. */
 import { execFile, spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { ExitStatus, SmoeError } from '../errors.ts';
@@ -33,7 +34,10 @@ const defaultStartTimeoutMs = 60_000;
 /** Ranks asked to stop end by themselves within this time; mpirun is told to end them after it. */
 const stopWithinMs = 2000;
 /** mpirun, told to end, does so within this time; it is killed after it, and the ranks with it. */
-const endWithinMs = 4000;
+const endWithinMs = 2500;
+
+/** After mpirun has ended its last words have been read within this time. */
+const drainMs = 2000;
 
 /** Resolves once `createRank` of every rank has returned; rejects with the first failing rank's error. */
 export async function launchMpiRanks<Job, Report, Event = never>(
@@ -60,7 +64,7 @@ export async function mpiProblem(): Promise<SmoeError | undefined> {
 async function findMpirun(): Promise<string> {
   if (isInsideMpi()) {
     throw new SmoeError('MPI_NESTED', 'this process has been started by mpirun itself and cannot start ranks with it', {
-      hint: 'start one process without mpirun, or let the ranks join with joinMpiRanks',
+      hint: 'start one process without mpirun, or let the ranks join with joinProcesses',
       exitStatus: ExitStatus.usage,
     });
   }
@@ -98,6 +102,13 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
     this.output = new LauncherOutput({
       onMessage: (rank, message) => this.hear(rank, message),
       onDeath: (rank, reason) => this.died(rank, reason),
+      onHostLost: (host) => {
+        this.fail(
+          new SmoeError('RANK_LOST', `mpirun cannot reach ${host} any more: it is down or the network between is cut`, {
+            hint: 'look at that host and at the network, then start again',
+          }),
+        );
+      },
       onLine: print,
     });
     const reader = new FrameReader(
@@ -113,9 +124,18 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
         this.fail(new SmoeError('MPI_LAUNCH', `mpirun cannot be started: ${reasonOf(error)}`, { cause: error }));
         resolve();
       });
-      this.launcher.on('close', (code, signal) => {
+      const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
         this.fail(this.launchError(`mpirun ended ${signal === null ? `with code ${code}` : `by ${signal}`}`));
         resolve();
+      };
+      this.launcher.on('close', ended);
+      // Its pipes are read to their end, unless something that mpirun has left behind holds them.
+      this.launcher.on('exit', (code, signal) => {
+        setTimeout(() => {
+          stdout.destroy();
+          stderr.destroy();
+          ended(code, signal);
+        }, drainMs).unref();
       });
     });
     const timeoutMs = options.startTimeoutMs ?? defaultStartTimeoutMs;
@@ -144,6 +164,7 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
     }
     await this.launcherEnded;
     for (const timer of timers) clearTimeout(timer);
+    if (this.launcher.pid !== undefined) removeSessionDirectory(this.launcher.pid);
   }
 
   private launchError(what: string): SmoeError {
@@ -152,14 +173,38 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
   }
 }
 
+/** What mpirun keeps on this host's disk and removes itself unless it is killed: /tmp/ompi.HOST.USER/pid.PID. */
+function removeSessionDirectory(pid: number): void {
+  const { TMPDIR, TEMP, TMP } = process.env;
+  const base = TMPDIR || TEMP || TMP || '/tmp';
+  try {
+    for (const name of readdirSync(base)) {
+      if (name.startsWith('ompi.')) rmSync(join(base, name, `pid.${pid}`), { recursive: true, force: true });
+    }
+  } catch {
+    // Leftovers on disk are no reason for a run to fail.
+  }
+}
+
+/** Open MPI's parameters (`--mca`) that every run is given. */
+const ownParameters: Record<string, string> = {
+  // Ranks wait by polling: without it one that waits would keep a core from one that computes.
+  mpi_yield_when_idle: '1',
+  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
+  // than our own heartbeats, which know which rank it is.
+  oob_tcp_keepalive_time: '4',
+  oob_tcp_keepalive_intvl: '1',
+  oob_tcp_keepalive_probes: '3',
+};
+
 function mpirunArguments<Event>(options: MpiLaunchOptions<Event>): string[] {
   const { size, hosts, hostfile, environment = {}, mpirunArguments: more = [], resourceLimits } = options;
   const heap = resourceLimits?.maxOldGenerationSizeMb;
   return [
     ...['-n', String(size), '--oversubscribe'],
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
-    // Ranks wait by polling: without it one that waits would keep a core from one that computes.
-    ...['--mca', 'mpi_yield_when_idle', '1'],
+    // mpirun takes no parameter twice.
+    ...Object.entries(ownParameters).flatMap(([name, value]) => (more.includes(name) ? [] : ['--mca', name, value])),
     // Node.js has threads of its own beside the one that runs the rank.
     ...(more.includes('--bind-to') ? [] : ['--bind-to', 'none']),
     ...(hosts === undefined ? [] : ['--host', hosts.join(',')]),

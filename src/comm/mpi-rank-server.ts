@@ -16,7 +16,7 @@ interface RankEntry {
 }
 
 /** How long a rank that has failed waits to be ended before it ends the run itself. */
-const endedWithinMs = 5000;
+export const endedWithinMs = 5000;
 
 export class MpiRankServer {
   private readonly endpoint: MpiEndpoint;
@@ -34,7 +34,10 @@ export class MpiRankServer {
 
   /** The first thing a rank does. */
   introduce(): void {
-    this.post({ type: 'identity', identity: { host: hostname(), build: buildFingerprint() } });
+    this.post({
+      type: 'identity',
+      identity: { host: hostname(), build: buildFingerprint(), mpi: this.endpoint.library.version },
+    });
   }
 
   /** Does what the host says and answers it; an error ends the run. */
@@ -52,7 +55,7 @@ export class MpiRankServer {
   private fail(error: unknown): void {
     this.post({ type: 'error', error: serializeError(error) });
     this.mpi?.abort();
-    setTimeout(() => this.endpoint.kill(), endedWithinMs);
+    setTimeout(() => this.endpoint.kill(), endedWithinMs).unref();
   }
 
   private async start({

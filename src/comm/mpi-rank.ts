@@ -6,10 +6,10 @@
  */
 import { closeSync, writeSync } from 'node:fs';
 import { deserialize, serialize } from 'node:v8';
-import { Worker } from 'node:worker_threads';
 import { serializeError, SmoeError } from '../errors.ts';
 import { reasonOf } from './base-rank-group.ts';
 import { MpiEndpoint } from './mpi-endpoint.ts';
+import { watchOver } from './mpi-watch.ts';
 import { attendWhileIdle } from './mpi-idle.ts';
 import { loadMpi, loadSystemCalls } from './mpi-library.ts';
 import { MailTag } from './mpi-mailbox.ts';
@@ -22,12 +22,12 @@ import {
   type MessageToMpiRank,
 } from './mpi-protocol.ts';
 import { MpiRankServer } from './mpi-rank-server.ts';
-import { siblingModule } from './sibling-module.ts';
 
 const wantedSize = Number(process.argv[2]);
 /** As the launcher numbers it, until MPI says. */
 let ownRank = Number(process.env.OMPI_COMM_WORLD_RANK ?? 0);
 let ending = false;
+const pause = new Int32Array(new SharedArrayBuffer(4));
 
 process.on('uncaughtException', (error) => {
   tellHost({ type: 'exit', reason: reasonOf(error) });
@@ -76,17 +76,18 @@ function serve(): void {
   const stopAttending = attendWhileIdle(endpoint, (error) => tellHost({ type: 'error', error: serializeError(error) }));
   const stop = (): void => {
     ending = true;
+    watch.stop();
     stopAttending();
-    while (!mailbox.settle());
+    endpoint.settleMail();
     endpoint.finalize();
     process.exit(0);
   };
+  const watch = watchOver(endpoint, 'launched');
   endpoint.onMail = ({ from, body }) => {
     if (isFirst) writeAll(output, encodeFrame(from, body));
     else obey(body);
   };
   if (isFirst) {
-    new Worker(siblingModule('mpi-watchdog')).unref();
     const reader = new FrameReader(
       (to, body) => {
         for (let peer = 1; peer < size; peer++) {
@@ -100,7 +101,7 @@ function serve(): void {
   } else {
     closeSync(output);
   }
-  server.introduce();
+  void watch.ready.then(() => server.introduce());
 }
 
 /** Errors take the shortest way, which needs neither MPI nor rank 0. */
@@ -118,6 +119,8 @@ function writeAll(descriptor: number, bytes: Uint8Array): void {
       at += writeSync(descriptor, bytes, at);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      // Sleeping, since mpirun may need this very core to empty the pipe.
+      Atomics.wait(pause, 0, 0, 0.5);
     }
   }
 }

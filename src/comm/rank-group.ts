@@ -3,6 +3,7 @@ import { MessageChannel, Worker, type MessagePort, type ResourceLimits } from 'n
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { BaseRankGroup, reasonOf } from './base-rank-group.ts';
 import { createChannelArea, createGroupArea } from './control-area.ts';
+import { checkLink, wireLink, type LinkSettings } from './link-model.ts';
 import { abortGroup } from './group-state.ts';
 import type { MessageFromRank, MessageToRank, RankStart } from './rank-protocol.ts';
 import { siblingModule } from './sibling-module.ts';
@@ -21,6 +22,11 @@ export interface LaunchOptions<Event> {
   resourceLimits?: ResourceLimits;
 }
 
+export interface ThreadLaunchOptions<Event> extends LaunchOptions<Event> {
+  /** Links to emulate between the ranks; memory alone when not given. */
+  link?: LinkSettings | undefined;
+}
+
 export interface RunRanksOptions {
   /** Interrupts the run: everything is terminated, `run` rejects with code INTERRUPTED. */
   signal?: AbortSignal;
@@ -29,6 +35,8 @@ export interface RunRanksOptions {
 /** Ranks that are ready for jobs. Any failure closes the group. */
 export interface RankGroup<Job, Report> {
   readonly size: number;
+  /** [size] name of the host that each rank runs on. */
+  readonly hosts: readonly string[];
   /** The same job on every rank; reports come in rank order. One run at a time. */
   run(job: Job, options?: RunRanksOptions): Promise<Report[]>;
   /** A job of its own for every rank. */
@@ -50,9 +58,10 @@ export function checkRankCount(size: number): void {
 
 /** Resolves once `createRank` of every rank has returned; rejects with the first failing rank's error. */
 export async function launchRanks<Job, Report, Event = never>(
-  options: LaunchOptions<Event>,
+  options: ThreadLaunchOptions<Event>,
 ): Promise<RankGroup<Job, Report>> {
   checkRankCount(options.size);
+  if (options.link !== undefined) checkLink(options.link);
   const group = new ThreadRankGroup<Job, Report, Event>(options);
   await group.started;
   return group;
@@ -63,11 +72,11 @@ class ThreadRankGroup<Job, Report, Event> extends BaseRankGroup<Job, Report, Eve
   private readonly workers: Worker[] = [];
   private readonly area: Int32Array<SharedArrayBuffer>;
 
-  constructor(options: LaunchOptions<Event>) {
+  constructor(options: ThreadLaunchOptions<Event>) {
     super(options.size, options.onEvent);
     this.area = createGroupArea(options.size);
     this.started = this.beginPhase();
-    const wirings = wireThreads(options.size, this.area);
+    const wirings = wireThreads(options.size, this.area, options.link);
     try {
       for (let rank = 0; rank < options.size; rank++) {
         this.workers.push(this.startWorker(rank, options, wirings[rank]));
@@ -104,9 +113,14 @@ class ThreadRankGroup<Job, Report, Event> extends BaseRankGroup<Job, Report, Eve
 }
 
 /** Shared areas and a port for every pair of ranks; a group of one needs none. */
-function wireThreads(size: number, group: Int32Array<SharedArrayBuffer>): (ThreadWiring | undefined)[] {
+function wireThreads(
+  size: number,
+  group: Int32Array<SharedArrayBuffer>,
+  settings: LinkSettings | undefined,
+): (ThreadWiring | undefined)[] {
   if (size === 1) return [undefined];
   const channel = createChannelArea(size);
+  const link = settings && wireLink(settings, size);
   const ports: (MessagePort | undefined)[][] = Array.from({ length: size }, () =>
     Array.from({ length: size }, () => undefined),
   );
@@ -117,5 +131,5 @@ function wireThreads(size: number, group: Int32Array<SharedArrayBuffer>): (Threa
       ports[high][low] = port2;
     }
   }
-  return ports.map((own, rank) => ({ rank, size, group, channel, ports: own }));
+  return ports.map((own, rank) => ({ rank, size, group, channel, ports: own, link }));
 }

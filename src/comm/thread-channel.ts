@@ -17,6 +17,7 @@ export class ThreadChannel {
   readonly words: Int32Array<SharedArrayBuffer>;
   readonly bytes: Uint8Array;
   readonly floats: Float32Array;
+  private readonly doubles: Float64Array;
   readonly layout: ChannelLayout;
   readonly treeSum: TreeSum;
   private sequence = 0;
@@ -33,6 +34,7 @@ export class ThreadChannel {
     this.words = area;
     this.bytes = new Uint8Array(area.buffer);
     this.floats = new Float32Array(area.buffer);
+    this.doubles = new Float64Array(area.buffer);
     this.layout = new ChannelLayout(this.size);
     this.treeSum = new TreeSum(this.size);
   }
@@ -101,6 +103,22 @@ export class ThreadChannel {
     return this.counterReached(sequence, SlotWord.finished, target);
   }
 
+  /** Tells a peer when the first bit of a message to it arrives; before what is sent is published. */
+  announce(sequence: number, round: number, peer: number, arrival: number, bytes: number): void {
+    const at = this.arrivalAt(sequence, this.rank, round, peer);
+    this.doubles[at] = arrival;
+    this.doubles[at + 1] = bytes;
+  }
+
+  /** What a peer that has published has announced to this rank. */
+  announcedArrival(sequence: number, round: number, peer: number): number {
+    return this.doubles[this.arrivalAt(sequence, peer, round, this.rank)];
+  }
+
+  announcedBytes(sequence: number, round: number, peer: number): number {
+    return this.doubles[this.arrivalAt(sequence, peer, round, this.rank) + 1];
+  }
+
   /** Collective within the new communicator: its first rank makes the control area, the others are sent it. */
   subChannel(members: number[]): ThreadChannel {
     const { endpoint } = this;
@@ -110,6 +128,10 @@ export class ThreadChannel {
     const area = createChannelArea(members.length);
     for (const member of members.slice(1)) endpoint.sendBuffer(member, area.buffer);
     return new ThreadChannel(endpoint, members, area);
+  }
+
+  private arrivalAt(sequence: number, sender: number, round: number, receiver: number): number {
+    return (this.descriptorAt(sequence, sender) + this.layout.arrivals) / 2 + (round * this.size + receiver) * 2;
   }
 
   private slotAt(sequence: number): number {

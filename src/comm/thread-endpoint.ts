@@ -8,6 +8,7 @@ import { SmoeError } from '../errors.ts';
 import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
 import type { TrafficCounters } from './communicator.ts';
 import { DoorbellWord, doorbellAt } from './control-area.ts';
+import { LinkModel, type LinkWiring } from './link-model.ts';
 import { abortGroup, ringDoorbell, throwIfAborted, type AbortCode } from './group-state.ts';
 
 /** What a rank needs to reach its peers; made by the launcher, handed over at the start of the worker. */
@@ -19,6 +20,8 @@ export interface ThreadWiring {
   channel: Int32Array<SharedArrayBuffer>;
   /** One port per peer; undefined for the rank itself. */
   ports: (MessagePort | undefined)[];
+  /** Undefined where messages take no time but that of memory. */
+  link: LinkWiring | undefined;
 }
 
 /** Something that gets on whenever the rank looks after its communication. */
@@ -36,10 +39,13 @@ export class ThreadEndpoint {
   /** Whole memories by rank; empty before `exchangeMemories`. */
   readonly memoryBytes: Uint8Array[] = [];
   readonly memoryFloats: Float32Array[] = [];
+  readonly link: LinkModel | undefined;
   private readonly group: Int32Array<SharedArrayBuffer>;
   private readonly ports: (MessagePort | undefined)[];
   private readonly doorbell: number;
   private readonly inFlight: Progressing[] = [];
+  /** Next time on the link's clock at which something arrives. */
+  private wakeAt = Number.POSITIVE_INFINITY;
 
   constructor(wiring: ThreadWiring) {
     this.rank = wiring.rank;
@@ -47,6 +53,7 @@ export class ThreadEndpoint {
     this.group = wiring.group;
     this.ports = wiring.ports;
     this.doorbell = doorbellAt(wiring.rank);
+    this.link = wiring.link && new LinkModel(wiring.link, wiring.rank);
   }
 
   /** True once every request started by this rank is complete. */
@@ -61,6 +68,7 @@ export class ThreadEndpoint {
   /** Advances every request in flight, whichever communicator it belongs to. */
   progress(): void {
     throwIfAborted(this.group);
+    this.wakeAt = Number.POSITIVE_INFINITY;
     const { inFlight } = this;
     let kept = 0;
     for (let i = 0; i < inFlight.length; i++) {
@@ -71,8 +79,8 @@ export class ThreadEndpoint {
   }
 
   /**
-   * Sleeps until `condition` holds, making progress on all requests at every ring, and counts the time. The doorbell is read before the
-   * condition, so a change between the two ends the sleep at once.
+   * Sleeps until `condition` holds, making progress on all requests at every ring and arrival, and counts the time. The doorbell is
+   * read before the condition, so a change between the two ends the sleep at once.
    */
   sleepUntil(condition: () => boolean): void {
     const { group, doorbell } = this;
@@ -84,10 +92,20 @@ export class ThreadEndpoint {
       this.progress();
       if (condition()) break;
       Atomics.store(group, sleeping, 1);
-      Atomics.wait(group, bell, rings);
+      Atomics.wait(group, bell, rings, this.untilArrival());
       Atomics.store(group, sleeping, 0);
     }
     this.counters.waitMs += performance.now() - started;
+  }
+
+  /** Makes a sleep that follows end at a time of the link's clock. */
+  wakeBy(time: number): void {
+    if (time < this.wakeAt) this.wakeAt = time;
+  }
+
+  private untilArrival(): number {
+    if (this.link === undefined || this.wakeAt === Number.POSITIVE_INFINITY) return Number.POSITIVE_INFINITY;
+    return Math.max(0, this.wakeAt - this.link.now());
   }
 
   ring(rank: number): void {

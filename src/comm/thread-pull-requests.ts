@@ -18,8 +18,8 @@ abstract class PullRequest extends ThreadRequest {
     const { channel, sequence, pulled } = this;
     // Each rank begins with itself, so that the ranks do not all read the same memory at the same time.
     for (let step = 0; step < channel.size; step++) {
-      const peer = (channel.rank + step) % channel.size;
-      if (pulled[peer] === 1 || !channel.hasPosted(sequence, peer)) continue;
+      const peer = this.peerAt(step);
+      if (pulled[peer] === 1 || !channel.hasPosted(sequence, peer) || !this.hasArrived(peer, 0)) continue;
       this.checkPeer(peer);
       this.pull(peer);
       pulled[peer] = 1;
@@ -41,6 +41,10 @@ export class BroadcastRequest extends PullRequest {
     this.root = root;
   }
 
+  protected override bytesTo(): number {
+    return this.channel.rank === this.root ? this.buffer.byteLength : 0;
+  }
+
   protected pull(peer: number): void {
     this.checkLength(peer);
     if (peer === this.root) this.copyFrom(peer, 0, this.buffer.byteLength, this.buffer.byteOffset);
@@ -55,6 +59,10 @@ export class AllGatherRequest extends PullRequest {
     super(channel, { operation: 'all-gather', payload: send });
     this.receiveAddress = receive.byteOffset;
     this.receiveCounts = receiveCounts;
+  }
+
+  protected override bytesTo(): number {
+    return this.receiveCounts[this.channel.rank];
   }
 
   protected pull(peer: number): void {
@@ -91,6 +99,10 @@ export class AllToAllRequest extends PullRequest {
     this.receiveAddress = receive.byteOffset;
     this.receiveCounts = receiveCounts;
     this.receiveDisplacements = receiveDisplacements;
+  }
+
+  protected override bytesTo(peer: number): number {
+    return this.channel.words[this.descriptor + DescriptorWord.counts + peer];
   }
 
   protected pull(peer: number): void {

@@ -4,7 +4,7 @@
  * the descriptor.
  */
 import type { CommunicationRequest } from './communicator.ts';
-import { DescriptorWord, inlineBytes } from './control-area.ts';
+import { DescriptorWord, inlineBytes, rounds } from './control-area.ts';
 import { operations, type Operation } from './operations.ts';
 import type { ThreadChannel } from './thread-channel.ts';
 import type { Progressing } from './thread-endpoint.ts';
@@ -32,6 +32,8 @@ export class ThreadRequest implements CommunicationRequest, Progressing {
   private readonly parameter: number;
   /** Peers need nothing from this rank's memory. */
   private readonly inline: boolean;
+  /** [rounds][size] when each peer's message has arrived, NaN before its first bit has; undefined without a link. */
+  private readonly arrived: Float64Array | undefined;
   private finished = false;
   private complete = false;
 
@@ -45,6 +47,7 @@ export class ThreadRequest implements CommunicationRequest, Progressing {
     this.parameter = parameter;
     this.inline = payload.byteLength <= inlineBytes;
     this.descriptor = channel.descriptorAt(sequence, channel.rank);
+    this.arrived = channel.endpoint.link && new Float64Array(rounds * channel.size).fill(Number.NaN);
     const { words, layout } = channel;
     words[this.descriptor + DescriptorWord.operation] = operations.indexOf(operation);
     words[this.descriptor + DescriptorWord.parameter] = parameter;
@@ -61,6 +64,7 @@ export class ThreadRequest implements CommunicationRequest, Progressing {
 
   /** Posts the descriptor, which the constructors have filled in. */
   start(): this {
+    this.announce(0);
     this.channel.publish(this.sequence, this.payloadLength(this.channel.rank) >= earlyBytes);
     this.channel.endpoint.track(this);
     return this;
@@ -89,10 +93,57 @@ export class ThreadRequest implements CommunicationRequest, Progressing {
     return this.allAgree();
   }
 
-  /** Whether every rank has posted; refuses ranks that are at another operation. */
+  /** Payload that a peer is sent in a round of messages, where links are emulated. */
+  protected bytesTo(_peer: number, _round: number): number {
+    return 0;
+  }
+
+  /** Sends every peer across the link its message of a round; before it is published. */
+  protected announce(round: number): void {
+    const { channel, sequence } = this;
+    const { link } = channel.endpoint;
+    if (link === undefined) return;
+    // Each rank begins with its neighbour, so that the ranks do not all send to the same one at the same time.
+    for (let step = 1; step < channel.size; step++) {
+      const peer = (channel.rank + step) % channel.size;
+      if (!link.isOutside(channel.members[peer])) continue;
+      const bytes = this.bytesTo(peer, round);
+      channel.announce(sequence, round, peer, link.send(bytes), bytes);
+    }
+  }
+
+  /** Whether the message of a peer that has published it is here; if not, a sleep will end when it is. */
+  protected hasArrived(peer: number, round: number): boolean {
+    const { channel, sequence, arrived } = this;
+    const { link } = channel.endpoint;
+    if (link === undefined || arrived === undefined || !link.isOutside(channel.members[peer])) return true;
+    const now = link.now();
+    const at = round * channel.size + peer;
+    if (Number.isNaN(arrived[at])) {
+      const firstBit = channel.announcedArrival(sequence, round, peer);
+      if (now < firstBit) {
+        channel.endpoint.wakeBy(firstBit);
+        return false;
+      }
+      arrived[at] = link.receive(firstBit, channel.announcedBytes(sequence, round, peer));
+    }
+    if (now >= arrived[at]) return true;
+    channel.endpoint.wakeBy(arrived[at]);
+    return false;
+  }
+
+  /** The peer whose message was sent `step`th, 0 being this rank itself. */
+  protected peerAt(step: number): number {
+    return (this.channel.rank - step + this.channel.size) % this.channel.size;
+  }
+
+  /** Whether every rank's message is here; refuses ranks that are at another operation. */
   protected allAgree(): boolean {
     const { channel } = this;
     if (!channel.allArrived(this.sequence, this.target)) return false;
+    let missing = 0;
+    for (let step = 0; step < channel.size; step++) if (!this.hasArrived(this.peerAt(step), 0)) missing++;
+    if (missing > 0) return false;
     for (let peer = 0; peer < channel.size; peer++) this.checkPeer(peer);
     return true;
   }

@@ -31,6 +31,10 @@ export class ReduceScatterRequest extends SumRequest {
     this.receive = receive;
   }
 
+  protected override bytesTo(peer: number): number {
+    return this.counts[peer] * Float32Array.BYTES_PER_ELEMENT;
+  }
+
   protected override proceed(): boolean {
     if (!this.allAgree()) return false;
     let start = 0;
@@ -60,6 +64,10 @@ export class InlineAllReduceRequest extends SumRequest {
   constructor(channel: ThreadChannel, buffer: Float32Array) {
     super(channel, { operation: 'all-reduce', payload: buffer });
     this.buffer = buffer;
+  }
+
+  protected override bytesTo(): number {
+    return this.buffer.byteLength;
   }
 
   protected override proceed(): boolean {
@@ -93,6 +101,12 @@ export class ShardedAllReduceRequest extends SumRequest {
     this.missing = channel.size - 1;
   }
 
+  /** A peer's shard to be summed, then this rank's summed one. */
+  protected override bytesTo(peer: number, round: number): number {
+    const { channel, buffer } = this;
+    return shardLength(buffer.length, channel.size, round === 0 ? peer : channel.rank) * buffer.BYTES_PER_ELEMENT;
+  }
+
   protected override proceed(): boolean {
     if (!this.reduced) {
       if (!this.allAgree()) return false;
@@ -111,14 +125,15 @@ export class ShardedAllReduceRequest extends SumRequest {
     const start = shardStart(buffer.length, channel.size, channel.rank);
     this.sumShard(start, shardLength(buffer.length, channel.size, channel.rank), buffer, start);
     this.reduced = true;
+    this.announce(1);
     channel.publishReduced(this.sequence);
   }
 
   private pullShards(): boolean {
     const { channel, buffer, pulled } = this;
     for (let step = 1; step < channel.size; step++) {
-      const peer = (channel.rank + step) % channel.size;
-      if (pulled[peer] === 1 || !channel.hasReduced(this.sequence, peer)) continue;
+      const peer = this.peerAt(step);
+      if (pulled[peer] === 1 || !channel.hasReduced(this.sequence, peer) || !this.hasArrived(peer, 1)) continue;
       const start = shardStart(buffer.length, channel.size, peer) * buffer.BYTES_PER_ELEMENT;
       const length = shardLength(buffer.length, channel.size, peer) * buffer.BYTES_PER_ELEMENT;
       this.copyFrom(peer, start, length, buffer.byteOffset + start);
@@ -142,6 +157,10 @@ export class MaximumRequest extends ThreadRequest {
     this.buffer = buffer;
   }
 
+  protected override bytesTo(): number {
+    return this.buffer.byteLength;
+  }
+
   protected override proceed(): boolean {
     if (!this.allAgree()) return false;
     const { channel, buffer } = this;
@@ -161,6 +180,10 @@ export class SplitRequest extends ThreadRequest {
   constructor(channel: ThreadChannel, color: number, key: number) {
     super(channel, { operation: 'split', payload: Int32Array.of(color, key) });
     this.choices = new Int32Array(2 * channel.size);
+  }
+
+  protected override bytesTo(): number {
+    return 2 * Int32Array.BYTES_PER_ELEMENT;
   }
 
   protected override proceed(): boolean {

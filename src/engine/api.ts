@@ -1,6 +1,9 @@
 import type { Purpose } from '../comm/communicator.ts';
+import type { LinkSettings } from '../comm/link-model.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingRecord } from './run-records.ts';
+import type { PhaseTimes } from '../timeline/phase-times.ts';
+import type { RankTimeline } from '../timeline/rank-timeline.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
 /** Ranks = expert-parallel degree = dataParallel * tensorParallel; rank = dataParallelRank * tensorParallel + tensorParallelRank. */
@@ -11,6 +14,16 @@ export interface Layout {
 
 export const scheduleNames = ['deepspeed-moe', 'alltoallv', 'dedup', 'speculative'] as const;
 export type ScheduleName = (typeof scheduleNames)[number];
+
+/**
+ * What may be computed while something is on its way (docs/overlap.md). None changes a bit.
+ * - `prepare`: a layer's slices, while the rows before it are being gathered;
+ * - `gather`: projections of gathered rows, while others arrive;
+ * - `microbatch`: one half of a step, while the other half communicates.
+ */
+export const overlapNames = ['prepare', 'gather', 'microbatch'] as const;
+export type OverlapName = (typeof overlapNames)[number];
+export const defaultOverlap: readonly OverlapName[] = ['prepare'];
 
 export interface SamplingOptions {
   /** 0 = greedy. */
@@ -34,15 +47,38 @@ export interface GenerationRequest {
   label: string;
 }
 
+/** `threads`: ranks are threads of this process. `mpi`: processes, on one host or many (docs/mpi.md). */
+export const transportNames = ['threads', 'mpi'] as const;
+export type TransportName = (typeof transportNames)[number];
+
+/** Where `mpi` starts its ranks; without anything, on this host. */
+export interface MpiPlacement {
+  /** As for `mpirun --host`: "name" or "name:slots". */
+  hosts?: string[];
+  /** As for `mpirun --hostfile`. */
+  hostfile?: string;
+  /** More options for mpirun. */
+  mpirunArguments?: string[];
+}
+
 export interface SessionOptions {
+  /** The same path on every host. */
   modelDirectory: string;
   layout: Layout;
   plan: Plan;
-  transport: 'threads';
+  /** Where the plan was read from: hosts that have the file must have the same. */
+  planFile?: string;
+  transport: TransportName;
+  /** For `mpi`, unless this process itself was started by mpirun. */
+  mpi?: MpiPlacement;
   /** Most tokens one step computes per data-parallel group; longer prompts are prefilled in chunks. */
   maximumStepTokens: number;
   /** Positions of KV cache per data-parallel group, all sequences together. */
   cachePositions: number;
+  /** Threads that compute on each rank, 1 when left out. No bit changes. */
+  threadsPerRank?: number;
+  /** Links to emulate between the ranks of the `threads` transport; memory alone when not given. */
+  link?: LinkSettings;
 }
 
 /** Which positions' logits to keep: none, those sampled from, or every position of prompts and outputs. */
@@ -54,12 +90,14 @@ export interface RunOptions {
   requests: GenerationRequest[];
   logits: LogitsKept;
   recordRouting: boolean;
-  /** Compute one half of each step's tokens while the other half communicates; default off. No bit changes. */
-  overlap?: boolean;
+  /** Default `defaultOverlap`. */
+  overlap?: readonly OverlapName[];
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
   placement?: Int32Array;
   /** Called as tokens are made, in order within a request. */
   onToken?: (event: TokenEvent) => void;
+  /** Record what every rank did when, for so many steps; default 0. */
+  timelineSteps?: number;
   signal?: AbortSignal;
 }
 
@@ -110,6 +148,10 @@ export interface RunReport {
   generatedTokens: number;
   wallMs: number;
   steps: StepRecord[];
+  /** [ranks] where each rank's time went. */
+  phases: PhaseTimes[];
+  /** [ranks] when asked for. */
+  timeline: RankTimeline[] | undefined;
   /** SHA-256 over all output token ids (int32 little-endian, requests in order, each ended by -1). */
   outputSha256: string;
   /** SHA-256 over kept logits (float32 little-endian), requests in order, positions ascending; empty when none kept. */
@@ -128,6 +170,8 @@ export interface RunReport {
 /** Ranks that hold one model under one plan and layout, ready to run jobs one after another. */
 export interface Session {
   readonly options: SessionOptions;
+  /** [ranks] name of the host that each rank runs on. */
+  readonly hosts: readonly string[];
   run(options: RunOptions): Promise<RunReport>;
   /** Ends every rank; safe to call twice. */
   close(): Promise<void>;

@@ -90,6 +90,7 @@ export class Batcher {
 function buildStep(chunks: { sequence: Sequence; rows: number }[]): Omit<PlannedStep, 'prefillTokens'> {
   const tokens = chunks.reduce((sum, chunk) => sum + chunk.rows, 0);
   const batch: StepBatch = {
+    firstRow: 0,
     tokens,
     tokenIds: new Int32Array(tokens),
     positions: new Int32Array(tokens),

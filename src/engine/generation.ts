@@ -1,8 +1,10 @@
 import { purposes, type Communicator, type Purpose } from '../comm/communicator.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import type { RoutingObserver } from '../schedule/routing-observer.ts';
-import { runLayer, runLayerOverlapped } from '../schedule/drive.ts';
-import type { LayerInput, MoeSchedule } from '../schedule/schedule.ts';
+import { drive } from '../schedule/drive.ts';
+import type { MoeSchedule } from '../schedule/schedule.ts';
+import type { PhaseClock } from '../timeline/phase-clock.ts';
+import { Phase } from '../timeline/phases.ts';
 import type { FinishReason } from './api.ts';
 import { Batcher, type PlannedStep, type Sequence } from './batcher.ts';
 import type { PageCache } from './page-cache.ts';
@@ -11,10 +13,13 @@ import type { TransformerBuffers } from './rank-buffers.ts';
 import type { LogitsChunk, RankEvent, RankJob, RankOutput, RankReport, RankStep } from './rank-protocol.ts';
 import { StopWatcher } from './stop-strings.ts';
 import type { TokenSampler, VocabularyRange } from './token-sampler.ts';
-import type { Transformer } from './transformer.ts';
+import { halvesOf, type StepBatch, type Transformer } from './transformer.ts';
 
 /** Steps of fewer tokens are not cut in two: their messages are too small to be worth twice as many. */
 const fewestOverlappedTokens = 32;
+/** Gathers are cut into pieces of no fewer tokens, and into no more pieces. */
+const fewestPieceTokens = 64;
+const mostPieces = 4;
 
 /** The parts of a rank that a run needs. */
 export interface GenerationParts {
@@ -33,6 +38,7 @@ export interface GenerationParts {
   /** Loaded on first use, for stop strings. */
   tokenizer(): Tokenizer;
   observer: RoutingObserver;
+  clock: PhaseClock;
   emit(event: RankEvent): void;
 }
 
@@ -83,11 +89,12 @@ export class Generation {
   }
 
   run(): RankReport {
-    const { world, observer, part } = this.#parts;
+    const { world, observer, clock, part } = this.#parts;
     const before = snapshot(world);
     observer.reset(this.#job.recordRouting);
     world.barrier();
     this.#startedAt = performance.now();
+    clock.begin(this.#job.timelineSteps);
     for (let index = 0; ; index++) {
       const start = performance.now();
       const traffic = snapshot(world);
@@ -95,7 +102,8 @@ export class Generation {
       const largestGroup = this.#largestGroup(step.batch.tokens);
       if (largestGroup === 0) break;
       observer.step = index;
-      this.#parts.transformer.forward(step.batch, this.#moeRunner(largestGroup));
+      clock.beginStep(index, step.prefillTokens > 0 ? 'prefill' : 'decode');
+      this.#forward(step.batch, largestGroup);
       this.#batcher.advance(step);
       const finished = this.#sample(step, index);
       const record = difference(traffic, snapshot(world), start, step, part.tensorParallel);
@@ -104,6 +112,7 @@ export class Generation {
       for (const sequence of finished) this.#batcher.finish(sequence);
     }
     const after = snapshot(world);
+    const timeline = clock.timeline();
     return {
       outputs: part.tensorParallelRank === 0 ? [...this.#outputs.values()] : [],
       steps: this.#steps,
@@ -113,42 +122,55 @@ export class Generation {
       routing: observer.chunks ?? [],
       logits: this.#logits,
       wallMs: performance.now() - this.#startedAt,
+      phases: clock.milliseconds.slice(),
+      timeline,
     };
   }
 
-  /** The same on every rank, since ranks must agree on how many collectives a layer has. */
-  #moeRunner(largestGroup: number): (input: LayerInput) => void {
-    const rowBytes = this.#parts.hiddenSize * 4;
-    if (this.#job.overlap && largestGroup >= fewestOverlappedTokens) {
-      return (input) => runLayerOverlapped(this.#schedules, input, rowBytes);
-    }
-    return (input) => runLayer(this.#schedules[0], input);
+  /** How the step is cut is the same on every rank that shares a collective. */
+  #forward(batch: StepBatch, largestGroup: number): void {
+    const { transformer, clock } = this.#parts;
+    const { overlap } = this.#job;
+    const halves = overlap.includes('microbatch') && largestGroup >= fewestOverlappedTokens ? halvesOf(batch) : [batch];
+    // Both halves are cut into equally many pieces, so that neither overtakes the other.
+    const pieces = Math.floor(batch.tokens / halves.length / fewestPieceTokens);
+    const options = {
+      preparesSlices: overlap.includes('prepare'),
+      gatherPieces: overlap.includes('gather') ? Math.max(1, Math.min(mostPieces, pieces)) : 1,
+    };
+    drive(
+      halves.map((half, i) => transformer.forward(half, this.#schedules[i]!, options)),
+      clock,
+    );
   }
 
   /** Most tokens any group has in this step; groups step together, and with one group no message is needed. */
   #largestGroup(tokens: number): number {
-    const { world, part, buffers, memory } = this.#parts;
+    const { world, part, buffers, memory, clock } = this.#parts;
     if (part.ranks === part.tensorParallel) return tokens;
     const own = buffers.activity + part.ranks * 4;
     this.#integers[own / 4] = tokens;
     const all = new Uint8Array(memory.buffer, buffers.activity, part.ranks * 4);
     const counts = new Int32Array(part.ranks).fill(4);
-    world.allGather(new Uint8Array(memory.buffer, own, 4), all, counts, 'control');
+    clock.waiting('control', () => world.allGather(new Uint8Array(memory.buffer, own, 4), all, counts, 'control'));
     return Math.max(...new Int32Array(memory.buffer, buffers.activity, part.ranks));
   }
 
   /** Logits of the rows that need them, next tokens, ends. Returns the sequences that have finished. */
   #sample(step: PlannedStep, index: number): Sequence[] {
-    const { transformer, sampler, buffers, endTokenIds } = this.#parts;
+    const { transformer, sampler, endTokenIds, clock } = this.#parts;
     const everyRow = this.#job.logits === 'all';
     const rows = everyRow ? step.rowSequence.map((_, row) => row) : step.sampled.map(({ row }) => row);
     if (rows.length === 0) return [];
-    this.#integers.set(rows, buffers.logitsRows / 4);
-    const logits = transformer.logits(buffers.logitsRows, rows.length);
+    clock.enter(Phase.logits);
+    const logits = transformer.logits(rows);
+    clock.enter(Phase.other);
     this.#keepLogits(step, rows, logits);
     const entries = step.sampled.map(({ row, sequence }, i) => ({ row: everyRow ? row : i, sequence }));
     if (entries.length === 0) return [];
+    clock.enter(Phase.sample);
     const tokens = sampler.sample(logits, entries);
+    clock.enter(Phase.other);
     const now = performance.now() - this.#startedAt;
     const finished: Sequence[] = [];
     step.sampled.forEach(({ sequence }, i) => {

@@ -1,4 +1,5 @@
 import { Kernels } from '../kernels/kernels.ts';
+import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import type { ScheduleBuffers } from '../schedule/schedule.ts';
@@ -8,15 +9,21 @@ import { headTreeLeaves, type Partition } from './partition.ts';
 
 /** Scratch of the transformer outside the MoE layer. T = step tokens; byte offsets. */
 export interface TransformerBuffers {
-  /** [T, H] residual stream, and the normalised rows attention reads. */
+  /** [T, H] embedded rows (with one tensor rank the residual stream), and the normalised rows attention reads. */
   hidden: number;
   normalized: number;
   /** [T, *] projections; queries and keys hold all heads when normalised over the full projection. */
   query: number;
   key: number;
   value: number;
-  /** [T, local heads * headDimension] */
+  /** [T] int32 byte address of every token's residual row, wherever it arrived. */
+  addresses: number;
+  /** [S, H] and [S, *] normalised and projected rows of a piece that arrived early. */
+  arrivedNormalized: number;
+  arrived: number;
+  /** [T, local heads * headDimension], in token order and in the slices' order. */
   context: number;
+  orderedContext: number;
   /** [levels][T, H] partial sums of the head tree; the first is the attention output. */
   headSums: number[];
   /** Scratch of the attention kernel. */
@@ -34,9 +41,6 @@ export interface TransformerBuffers {
   activity: number;
   ropeCos: number;
   ropeSin: number;
-  /** Pregate: [T, H] and [T, N]. */
-  pregateNormalized: number;
-  pregateLogits: number;
 }
 
 export interface RankBuffers {
@@ -51,6 +55,7 @@ export interface RankBuffers {
  * that are never touched cost no memory.
  *
  * @param stepTokens T, most tokens one data-parallel group computes per step
+ * @param threads of the rank
  */
 export function reserveBuffers(
   arena: Arena,
@@ -58,6 +63,7 @@ export function reserveBuffers(
   part: Partition,
   ownership: Ownership,
   stepTokens: number,
+  threads: number = 1,
 ): RankBuffers {
   const { hiddenSize, headDimension, experts, expertWidth, vocabularySize } = config;
   const rowBytes = hiddenSize * 4;
@@ -66,15 +72,20 @@ export function reserveBuffers(
   const keyWidth = (allHeads ? config.keyValueHeads : part.keyValueHeads) * headDimension;
   const levels = 1 + Math.ceil(Math.log2(headTreeLeaves(config.heads))) + 1;
   const positions = config.maximumPositions;
+  const slice = Math.ceil(stepTokens / part.tensorParallel);
   const transformer: TransformerBuffers = {
     hidden: arena.reserve(stepTokens * rowBytes),
     normalized: arena.reserve(stepTokens * rowBytes),
     query: arena.reserve(stepTokens * queryWidth * 4),
     key: arena.reserve(stepTokens * keyWidth * 4),
     value: arena.reserve(stepTokens * part.keyValueHeads * headDimension * 4),
+    addresses: arena.reserve(stepTokens * 4),
+    arrivedNormalized: arena.reserve(slice * rowBytes),
+    arrived: arena.reserve(slice * Math.max(queryWidth, keyWidth) * 4),
     context: arena.reserve(stepTokens * part.heads * headDimension * 4),
+    orderedContext: arena.reserve(stepTokens * part.heads * headDimension * 4),
     headSums: Array.from({ length: levels }, () => arena.reserve(stepTokens * rowBytes)),
-    attention: arena.reserve(Kernels.attentionScratchBytes(positions)),
+    attention: arena.reserve(ThreadedKernels.attentionScratches(threads) * Kernels.attentionScratchBytes(positions)),
     tokenIds: arena.reserve(stepTokens * 4),
     positions: arena.reserve(stepTokens * 4),
     logitsRows: arena.reserve(stepTokens * 4),
@@ -84,13 +95,13 @@ export function reserveBuffers(
     activity: arena.reserve((part.ranks + 1) * 4),
     ropeCos: arena.reserve(positions * headDimension * 2),
     ropeSin: arena.reserve(positions * headDimension * 2),
-    pregateNormalized: arena.reserve(stepTokens * rowBytes),
-    pregateLogits: arena.reserve(stepTokens * experts * 4),
   };
 
-  const slice = Math.ceil(stepTokens / part.tensorParallel);
   const bank: ExpertBankBuffers = {
     routerLogits: arena.reserve(slice * experts * 4),
+    owners: arena.reserve(ownership.ownerDevice.length * 2),
+    held: arena.reserve(ownership.ownerDevice.length * part.tensorParallel),
+    aheadScratch: arena.reserve((config.topK + 1 + ownership.ranks * (part.tensorParallel + 1)) * 4),
     gathered: arena.reserve(expertChunkRows * rowBytes),
     gateUp: arena.reserve(expertChunkRows * 2 * expertWidth * 4),
     activated: arena.reserve(expertChunkRows * expertWidth * 4),
@@ -126,9 +137,11 @@ function reserveScheduleBuffers(
   const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2)) / rowBytes) + 1);
   const sendRows = Math.max(exchangeRows, segmentRows);
   return {
-    shuffled: arena.reserve(stepTokens * rowBytes),
+    gathered: arena.reserve(stepTokens * (rowBytes + part.tensorParallel) + part.tensorParallel * 4),
     order: arena.reserve(stepTokens * 4),
-    residual: arena.reserve(slice * rowBytes),
+    reduced: arena.reserve(slice * rowBytes),
+    residual: reserveBehind(arena, slice * part.tensorParallel + 4, slice * rowBytes),
+    ownAddresses: arena.reserve(slice * 4),
     input: arena.reserve((slice + sendRows) * rowBytes),
     send: arena.reserve(sendRows * rowBytes),
     returned: arena.reserve(exchangeRows * rowBytes),
@@ -146,4 +159,10 @@ function reserveScheduleBuffers(
     sizesSent: arena.reserve(part.ranks * Math.max(2, owned) * 4),
     sizesReceived: arena.reserve(part.ranks * Math.max(2, owned) * 4),
   };
+}
+
+/** A region with `before` bytes of room in front of it. */
+function reserveBehind(arena: Arena, before: number, bytes: number): number {
+  const room = Math.ceil(before / 64) * 64;
+  return arena.reserve(room + bytes) + room;
 }

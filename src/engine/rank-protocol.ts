@@ -1,15 +1,19 @@
 import type { Purpose } from '../comm/communicator.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import type { RoutingChunk } from '../schedule/routing-observer.ts';
-import type { FinishReason, GenerationRequest, Layout, LogitsKept, ScheduleName } from './api.ts';
+import type { RankTimeline } from '../timeline/rank-timeline.ts';
+import type { FinishReason, GenerationRequest, Layout, LogitsKept, OverlapName, ScheduleName } from './api.ts';
 
 /** What a rank is started with. */
 export interface RankData {
   modelDirectory: string;
   layout: Layout;
   plan: Plan;
+  planFile?: string;
   stepTokens: number;
   cachePositions: number;
+  /** Threads that compute, 1 when left out. */
+  threads?: number;
 }
 
 /** Kept logits of one step on one rank: its columns of n positions. */
@@ -31,11 +35,12 @@ export interface RankJob {
   /** [request] first row in the routing record; every request has prompt + maxNewTokens rows. */
   firstRecordRow: Int32Array;
   recordRouting: boolean;
-  /** Run layers as two micro-batches that hide each other's communication. */
-  overlap: boolean;
+  overlap: readonly OverlapName[];
   logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;
+  /** Record a timeline of so many steps; 0 = none. */
+  timelineSteps: number;
 }
 
 /** One step as one rank saw it. */
@@ -70,6 +75,9 @@ export interface RankReport {
   /** When kept. */
   logits: LogitsChunk[];
   wallMs: number;
+  /** [stepKinds][phases] milliseconds; see PhaseClock. */
+  phases: Float64Array;
+  timeline: RankTimeline | undefined;
 }
 
 export type RankEvent =

@@ -1,5 +1,6 @@
 import type { RankContext } from '../comm/rank-protocol.ts';
 import { Kernels } from '../kernels/kernels.ts';
+import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { createPredictor } from '../predict/index.ts';
@@ -7,6 +8,7 @@ import { createSchedule } from '../schedule/index.ts';
 import { Ownership } from '../schedule/ownership.ts';
 import { PredictedSlices } from '../schedule/predicted-slices.ts';
 import { RoutingObserver } from '../schedule/routing-observer.ts';
+import { PhaseClock } from '../timeline/phase-clock.ts';
 import type { MoeSchedule, ScheduleResources } from '../schedule/schedule.ts';
 import { Arena } from './arena.ts';
 import { ExpertBank } from './expert-bank.ts';
@@ -19,6 +21,8 @@ import { TokenSampler } from './token-sampler.ts';
 import { Transformer, vocabularyRanges } from './transformer.ts';
 import { WeightLoader } from './weights.ts';
 
+export { agreementOf } from './agreement.ts';
+
 /** Entry point of a rank: loads its share of the model and answers jobs. */
 export function createRank(context: RankContext<RankData, RankEvent>): (job: RankJob) => RankReport {
   const { communicator: world, rank, data } = context;
@@ -28,10 +32,11 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const ownership = new Ownership(data.plan, part.ranks);
   const arena = new Arena(Kernels.reservedBytes);
   const loader = new WeightLoader(checkpoint, arena, part, ownership, rank);
-  const buffers = reserveBuffers(arena, config, part, ownership, data.stepTokens);
+  const threads = data.threads ?? 1;
+  const buffers = reserveBuffers(arena, config, part, ownership, data.stepTokens, threads);
   const cache = new PageCache(arena, config, part, data.cachePositions);
   const memory = arena.createMemory();
-  const kernels = new Kernels(memory);
+  const kernels = threads === 1 ? new Kernels(memory) : new ThreadedKernels(memory, threads);
   world.attachMemory(memory);
   loader.load(kernels, memory);
   checkpoint.close();
@@ -39,6 +44,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const integers = new Int32Array(memory.buffer);
   const tensorGroup = world.split(part.dataParallelRank, part.tensorParallelRank);
   const observer = new RoutingObserver(ownership, rank, config.layers, config.topK);
+  const clock = new PhaseClock();
   const resources = buffers.schedules.map((scheduleBuffers): ScheduleResources => ({
     kernels,
     floats: new Float32Array(memory.buffer),
@@ -47,8 +53,18 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     world,
     tensorGroup,
     ownership,
-    experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank),
+    experts: new ExpertBank(
+      kernels,
+      integers,
+      config,
+      loader.weights.moe,
+      buffers.bank,
+      ownership,
+      rank - part.tensorParallelRank,
+      part.tensorParallel,
+    ),
     observer,
+    clock,
     hiddenSize: config.hiddenSize,
     topK: config.topK,
     buffers: scheduleBuffers,
@@ -61,8 +77,8 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     cache,
     memory,
     buffers: buffers.transformer,
-    transformer: new Transformer(kernels, integers, config, part, loader.weights, buffers.transformer, cache),
-    sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges),
+    transformer: new Transformer(kernels, integers, config, part, loader.weights, buffers.transformer, cache, clock),
+    sampler: new TokenSampler(kernels, memory, tensorGroup, buffers.transformer, config.vocabularySize, ranges, clock),
     vocabulary: ranges[part.tensorParallelRank]!,
     vocabularySize: config.vocabularySize,
     hiddenSize: config.hiddenSize,
@@ -70,6 +86,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     endTokenIds: config.endTokenIds,
     tokenizer: () => (tokenizer ??= loadTokenizer(data.modelDirectory)),
     observer,
+    clock,
     emit: (event) => context.emit(event),
   };
 
@@ -81,14 +98,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     const made = resources.map((own) =>
       createSchedule(job.schedule, own, () => {
         const predictor = createPredictor(job.predictor, data.plan);
-        return new PredictedSlices(
-          own,
-          buffers.transformer,
-          data.plan,
-          part.dataParallelRank,
-          predictor,
-          data.stepTokens,
-        );
+        return new PredictedSlices(own, data.plan, part.dataParallelRank, predictor, data.stepTokens);
       }),
     ) as [MoeSchedule, MoeSchedule];
     schedules.set(key, made);

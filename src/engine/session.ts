@@ -1,12 +1,16 @@
+import { resolve } from 'node:path';
 import { purposes, type Purpose } from '../comm/communicator.ts';
-import { launchRanks, type RankGroup } from '../comm/rank-group.ts';
+import type { RankGroup } from '../comm/rank-group.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { fingerprint as fingerprintOf } from '../model/fingerprint.ts';
 import { assertPlanFits } from '../plan/fit.ts';
 import { RequestPlacer } from '../predict/placement.ts';
+import { phaseTimes } from '../timeline/phase-times.ts';
+import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
+import { defaultOverlap } from './api.ts';
 import type {
   GenerationRequest,
   RequestOutput,
@@ -17,6 +21,7 @@ import type {
   StepRecord,
   TokenEvent,
 } from './api.ts';
+import { startRanks } from './launch.ts';
 import { assertLayoutFits } from './partition.ts';
 import { pagesFor } from './page-cache.ts';
 import type { RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
@@ -42,23 +47,20 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     ranks,
   });
   const data: RankData = {
-    modelDirectory: options.modelDirectory,
+    modelDirectory: resolve(options.modelDirectory),
     layout: options.layout,
     plan: options.plan,
+    ...(options.planFile === undefined ? {} : { planFile: resolve(options.planFile) }),
     stepTokens: options.maximumStepTokens,
     cachePositions: options.cachePositions,
+    threads: options.threadsPerRank ?? 1,
   };
   let onEvent: (event: RankEvent) => void = () => {};
-  const group = await launchRanks<RankJob, RankReport, RankEvent>({
-    size: ranks,
-    entry: new URL(import.meta.url.endsWith('.ts') ? './rank.ts' : './rank.js', import.meta.url),
-    data,
-    onEvent: (event) => onEvent(event),
-  });
-  return new ThreadSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
+  const group = await startRanks(options, fingerprint, ranks, data, (event) => onEvent(event));
+  return new RankSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
 }
 
-class ThreadSession implements Session {
+class RankSession implements Session {
   readonly options: SessionOptions;
   readonly #config: ModelConfig;
   readonly #fingerprint: string;
@@ -77,6 +79,10 @@ class ThreadSession implements Session {
     this.#fingerprint = fingerprint;
     this.#group = group;
     this.#listen = listen;
+  }
+
+  get hosts(): readonly string[] {
+    return this.#group.hosts;
   }
 
   async run(options: RunOptions): Promise<RunReport> {
@@ -146,9 +152,10 @@ class ThreadSession implements Session {
       placement,
       firstRecordRow,
       recordRouting: options.recordRouting,
-      overlap: options.overlap ?? false,
+      overlap: options.overlap ?? defaultOverlap,
       logits: options.logits,
       streaming: options.onToken !== undefined,
+      timelineSteps: options.timelineSteps ?? 0,
     };
   }
 
@@ -198,6 +205,8 @@ class ThreadSession implements Session {
       generatedTokens: sum(outputs, (output) => output.tokens.length),
       wallMs: Math.max(...reports.map((report) => report.wallMs)),
       steps,
+      phases: reports.map((report) => phaseTimes(report.phases)),
+      timeline: timelinesOf(reports.map((report) => report.timeline)),
       outputSha256: hashOutputs(outputs),
       ...logits,
       trace:

@@ -1,5 +1,6 @@
 import type { Communicator } from '../comm/communicator.ts';
 import type { Kernels } from '../kernels/kernels.ts';
+import type { PhaseClock } from '../timeline/phase-clock.ts';
 import type { Sequence } from './batcher.ts';
 import type { TransformerBuffers } from './rank-buffers.ts';
 import { drawToken, uniform } from './sampling.ts';
@@ -21,6 +22,7 @@ export class TokenSampler {
   readonly #buffers: TransformerBuffers;
   readonly #vocabularySize: number;
   readonly #ranges: VocabularyRange[];
+  readonly #clock: PhaseClock;
 
   /** @param ranges one per tensor rank */
   constructor(
@@ -30,6 +32,7 @@ export class TokenSampler {
     buffers: TransformerBuffers,
     vocabularySize: number,
     ranges: VocabularyRange[],
+    clock: PhaseClock,
   ) {
     this.#kernels = kernels;
     this.#memory = memory.buffer;
@@ -37,6 +40,7 @@ export class TokenSampler {
     this.#buffers = buffers;
     this.#vocabularySize = vocabularySize;
     this.#ranges = ranges;
+    this.#clock = clock;
   }
 
   /**
@@ -68,12 +72,9 @@ export class TokenSampler {
     const bytes = rows.length * 8;
     const size = this.#group.size;
     const all = new Uint8Array(this.#memory, candidates, size * bytes);
-    this.#group.allGather(
-      new Uint8Array(this.#memory, candidatesSent, bytes),
-      all,
-      new Int32Array(size).fill(bytes),
-      'control',
-    );
+    const sent = new Uint8Array(this.#memory, candidatesSent, bytes);
+    const counts = new Int32Array(size).fill(bytes);
+    this.#clock.waiting('control', () => this.#group.allGather(sent, all, counts, 'control'));
     return rows.map((_, i) => {
       let bestValue = -Infinity;
       let bestId = -1;
@@ -95,7 +96,8 @@ export class TokenSampler {
     const { first, end } = this.#ranges[this.#group.rank]!;
     const whole = new Uint8Array(this.#memory, pointer, width * 4);
     const counts = Int32Array.from(this.#ranges, (range) => (range.end - range.first) * 4);
-    this.#group.allGather(whole.subarray(first * 4, end * 4), whole, counts, 'control');
+    const own = whole.subarray(first * 4, end * 4);
+    this.#clock.waiting('control', () => this.#group.allGather(own, whole, counts, 'control'));
     const values = new Float32Array(this.#memory, pointer, width);
     const { sampling } = sequence.options;
     for (let i = 0; i < width; i++) values[i] = values[i]! / sampling.temperature;

@@ -6,6 +6,8 @@ export interface Axis {
   maximum: number;
   /** Of a tick's value; as short as it goes when not given. */
   format?: (value: number) => string;
+  /** Values to mark; round ones when not given. */
+  ticks?: number[];
 }
 
 /** Where a panel draws its data, and how values become coordinates. */
@@ -37,14 +39,14 @@ export function plotArea(width: number, height: number, xAxis: Axis, yAxis: Axis
 export function axisElements(title: string, area: PlotArea, xAxis: Axis, yAxis: Axis, gridX: boolean = false): string {
   const { left, top, right, bottom } = area;
   const parts = [label(title, { x: 0, y: 14, class: 'panel-title' })];
-  for (const value of ticks(yAxis.minimum, yAxis.maximum, 5)) {
+  for (const value of yAxis.ticks ?? ticks(yAxis.minimum, yAxis.maximum, 5)) {
     const y = area.y(value);
     parts.push(
       element('line', { class: 'grid', x1: left, x2: right, y1: y, y2: y }),
       label(tickText(yAxis, value), { x: left - 6, y: y + 4, class: 'soft', 'text-anchor': 'end' }),
     );
   }
-  for (const value of ticks(xAxis.minimum, xAxis.maximum, 8)) {
+  for (const value of xAxis.ticks ?? ticks(xAxis.minimum, xAxis.maximum, 8)) {
     const x = area.x(value);
     if (gridX) parts.push(element('line', { class: 'grid', x1: x, x2: x, y1: top, y2: bottom }));
     parts.push(label(tickText(xAxis, value), { x, y: bottom + 16, class: 'soft', 'text-anchor': 'middle' }));

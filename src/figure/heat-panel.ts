@@ -21,14 +21,14 @@ export function heatPanel({ title, width, height, x, yLabel, values, full, legen
   const y: Axis = { label: yLabel, minimum: values.length - 0.5, maximum: -0.5 };
   const area = plotArea(width, height, x, y, 1);
   const parts = [
-    axisElements(title, area, x, { ...y, minimum: 0, maximum: 0 }),
+    axisElements(title, area, x, { ...y, ticks: [] }),
     label(legend, { x: area.left, y: 32, class: 'soft' }),
   ];
   const rowHeight = (area.bottom - area.top) / values.length;
   const every = Math.ceil(14 / rowHeight);
   for (const [row, cells] of values.entries()) {
     const top = area.top + row * rowHeight;
-    if (row > 0 && row % every === 0)
+    if (row % every === 0)
       parts.push(
         label(String(row), { x: area.left - 6, y: top + rowHeight / 2 + 4, class: 'soft', 'text-anchor': 'end' }),
       );

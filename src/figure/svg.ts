@@ -18,22 +18,57 @@ const titleHeight = 40;
 /** Series colours by index; more series start again. */
 export const seriesCount = 4;
 
+const light = {
+  page: '#ffffff',
+  ink: '#1f2430',
+  soft: '#667085',
+  line: '#d0d5dd',
+  cell: '#1d4ed8',
+  'series-0': '#1d4ed8',
+  'series-1': '#c2410c',
+  'series-2': '#047857',
+  'series-3': '#7e22ce',
+};
+const dark: Record<keyof typeof light, string> = {
+  page: '#12161d',
+  ink: '#e6e8ee',
+  soft: '#a3abba',
+  line: '#3b4453',
+  cell: '#7aa7ff',
+  'series-0': '#7aa7ff',
+  'series-1': '#fb923c',
+  'series-2': '#34d399',
+  'series-3': '#c084fc',
+};
+
+/** A colour of the page's scheme; programs that know no CSS variables (rsvg-convert, Inkscape) draw the light one. */
+function paint(property: 'fill' | 'stroke', color: keyof typeof light): string {
+  return `${property}: ${light[color]}; ${property}: var(--${color});`;
+}
+
+function variables(colors: typeof light): string {
+  return Object.entries(colors)
+    .map(([name, value]) => `--${name}: ${value};`)
+    .join(' ');
+}
+
+const seriesStyle = Array.from({ length: seriesCount }, (_, i) => {
+  const color = `series-${i}` as keyof typeof light;
+  return `  .line-${i} { ${paint('stroke', color)} stroke-width: 2; fill: none; }\n  .fill-${i} { ${paint('fill', color)} }`;
+}).join('\n');
+
 const style = `
-  svg { --page: #ffffff; --ink: #1f2430; --soft: #667085; --line: #d0d5dd; --cell: #1d4ed8;
-    --series-0: #1d4ed8; --series-1: #c2410c; --series-2: #047857; --series-3: #7e22ce; }
-  @media (prefers-color-scheme: dark) {
-    svg { --page: #12161d; --ink: #e6e8ee; --soft: #a3abba; --line: #3b4453; --cell: #7aa7ff;
-      --series-0: #7aa7ff; --series-1: #fb923c; --series-2: #34d399; --series-3: #c084fc; }
-  }
-  .page { fill: var(--page); }
-  text { font-family: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; font-size: 12px; fill: var(--ink); }
+  svg { ${variables(light)} }
+  @media (prefers-color-scheme: dark) { svg { ${variables(dark)} } }
+  .page { ${paint('fill', 'page')} }
+  text { font-family: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; font-size: 12px; ${paint('fill', 'ink')} }
   .title { font-size: 16px; font-weight: 600; }
   .panel-title { font-size: 13px; font-weight: 600; }
-  .soft { fill: var(--soft); }
-  .grid { stroke: var(--line); stroke-width: 1; }
-  .guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; fill: none; }
-  .cell { fill: var(--cell); }
-${Array.from({ length: seriesCount }, (_, i) => `  .line-${i} { stroke: var(--series-${i}); stroke-width: 2; fill: none; }\n  .fill-${i} { fill: var(--series-${i}); }`).join('\n')}
+  .soft { ${paint('fill', 'soft')} }
+  .grid { ${paint('stroke', 'line')} stroke-width: 1; }
+  .guide { ${paint('stroke', 'soft')} stroke-width: 1; stroke-dasharray: 4 4; fill: none; }
+  .cell { ${paint('fill', 'cell')} }
+${seriesStyle}
   .band { fill-opacity: 0.18; }
 `;
 

@@ -34,6 +34,7 @@ export interface KernelExports {
   embedRowsF32(packed: number, inputs: number, ids: number, rows: number, target: number): void;
   exponential(x: number, y: number, count: number): void;
   fillZero(target: number, bytes: number): void;
+  gatherAt(addresses: number, target: number, rows: number, width: number): void;
   gatherRows(source: number, index: number, target: number, rows: number, width: number): void;
   matmulBf16(...shape: MatmulArguments): void;
   matmulF32(...shape: MatmulArguments): void;
@@ -49,7 +50,22 @@ export interface KernelExports {
     width: number,
     epsilon: number,
   ): void;
+  rmsNormAt(addresses: number, weight: number, y: number, rows: number, width: number, epsilon: number): void;
   ropeTables(cosines: number, sines: number, positions: number, dimension: number, theta: number): void;
+  routeAhead(
+    logits: number,
+    rows: number,
+    experts: number,
+    k: number,
+    doubt: number,
+    owners: number,
+    ranks: number,
+    held: number,
+    homes: number,
+    scale: number,
+    scratch: number,
+    benefits: number,
+  ): void;
   routerTopK(
     logits: number,
     stride: number,

@@ -133,6 +133,11 @@ export class Kernels {
     this.#exports.rmsNorm(x, xStride, weight, y, yStride, rows, width, epsilon);
   }
 
+  /** rmsNorm of rows that lie anywhere: row i at byte address addresses[i] -> y: [rows][width]. */
+  rmsNormAt(addresses: number, weight: number, y: number, rows: number, width: number, epsilon: number): void {
+    this.#exports.rmsNormAt(addresses, weight, y, rows, width, epsilon);
+  }
+
   /** Fills cosines and sines: f32 [positions][dimension / 2], frequencies theta^(-2i / dimension). */
   ropeTables(cosines: number, sines: number, positions: number, dimension: number, theta: number): void {
     this.#exports.ropeTables(cosines, sines, positions, dimension, theta);
@@ -261,6 +266,40 @@ export class Kernels {
     weights: number,
   ): void {
     this.#exports.routerTopK(logits, stride, rows, experts, k, normalize, ids, weights);
+  }
+
+  /**
+   * logits: [rows][experts] of a router run ahead of time -> benefits: u8 [rows][homes] of living on each of `homes` ranks: the
+   * expected number of the `ranks` that then need not be sent to, times scale, at most 255. An expert's probability rises over
+   * `doubt` mean absolute deviations around the boundary of the k largest. owners: u16 [experts] rank, held: u8
+   * [homes][experts], scratch: f32 [k + 1 + ranks * (homes + 1)].
+   */
+  routeAhead(
+    logits: number,
+    rows: number,
+    experts: number,
+    k: number,
+    doubt: number,
+    {
+      owners,
+      ranks,
+      held,
+      homes,
+      scale,
+    }: { owners: number; ranks: number; held: number; homes: number; scale: number },
+    scratch: number,
+    benefits: number,
+  ): void {
+    this.#exports.routeAhead(
+      ...([logits, rows, experts, k, doubt, owners, ranks, held, homes, scale] as const),
+      scratch,
+      benefits,
+    );
+  }
+
+  /** target[i] = the row at byte address addresses[i]; addresses: i32 [rows], target: [rows][width]. */
+  gatherAt(addresses: number, target: number, rows: number, width: number): void {
+    this.#exports.gatherAt(addresses, target, rows, width);
   }
 
   /** target[i] = source[index[i]]; index: i32 [rows]. */

@@ -10,6 +10,7 @@ export function createCombinedPredictor(
   const ofLayer = requirePredictionTables(plan).bestPredictor.map((name) => predictors[name]);
   return {
     name: 'combined',
+    atHome: (layer) => ofLayer[layer]!.atHome(layer),
     predict(context, needs) {
       ofLayer[context.layer]!.predict(context, needs);
     },

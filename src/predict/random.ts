@@ -6,13 +6,14 @@ export function createRandomPredictor(plan: Plan, seed: number): DevicePredictor
   const { devices } = plan;
   return {
     name: 'random',
+    atHome: () => false,
     predict({ layer, tokens }, needs) {
       for (let at = 0; at < tokens * devices; at++) {
         let bits =
           Math.imul(seed + 0x9e3779b9, 0x85ebca6b) ^ Math.imul(layer + 1, 0xc2b2ae35) ^ Math.imul(at + 1, 0x27d4eb2f);
         bits = Math.imul(bits ^ (bits >>> 15), 0x2c1b3c6d);
         bits = Math.imul(bits ^ (bits >>> 12), 0x297a2d39);
-        needs[at] = ((bits ^ (bits >>> 15)) >>> 8) / 16777216;
+        needs[at] = (bits ^ (bits >>> 15)) >>> 24;
       }
     },
   };

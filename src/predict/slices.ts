@@ -1,15 +1,19 @@
-/** Benefits are compared as integers in steps of 2^-20, so that sums are exact on every host. */
-const benefitScale = 1 << 20;
+/** Benefits are whole numbers from 0 to this. */
+export const largestBenefit = 255;
+/** Losses lie between -largestBenefit and +largestBenefit: one list of tokens per loss. */
+const lossLists = 2 * largestBenefit + 1;
 /** Largest rank count the exact method is used for. */
 const largestExactRanks = 16;
-const unreachable = Number.MAX_SAFE_INTEGER;
+const unreachable = 0x7fffffff;
+const none = -1;
 
 /**
- * Splits T tokens over G ranks into slices of fixed sizes (the first T % G ranks take one more) with the largest total benefit:
- * a transportation problem. Every token starts on its best rank; then, one token at a time, overfull ranks push tokens to ranks
- * with room along the cheapest path over the G ranks, where a step d1 -> d2 costs the least loss among the tokens now on d1
- * (successive shortest paths, exact). Beyond 16 ranks tokens go straight from overfull ranks to ranks with room, cheapest
- * first. Equal input gives equal output on every host; ties go to the lower token, then the lower rank.
+ * Splits T tokens over G ranks into slices whose sizes differ by at most one, with the largest total benefit: a
+ * transportation problem. Which T % G ranks take one token more is part of the choice. Every token starts on its best rank;
+ * then overfull ranks push tokens to ranks with room along the cheapest path over the G ranks, where a step d1 -> d2 costs the
+ * least loss among the tokens now on d1 (successive shortest paths, exact). Losses are small whole numbers, so tokens wait in
+ * one list per pair of ranks and loss: finding and moving one takes constant time, and the whole is near linear in T. Beyond 16
+ * ranks tokens go straight from overfull ranks to ranks with room, cheapest first. Equal input gives equal output on every host.
  */
 export class BalancedSlices {
   readonly ranks: number;
@@ -19,259 +23,234 @@ export class BalancedSlices {
   readonly counts: Int32Array;
   /** [T] rank of each token. */
   readonly rankOf: Uint16Array;
-  /** [T][G] scaled benefits. */
-  readonly #benefit: Int32Array;
-  /** [G] */
-  readonly #held: Int32Array;
-  /** One queue of tokens per pair of ranks, cheapest loss first; entries whose token has moved on are dropped when met. */
-  readonly #queues: TokenQueue[];
-  /** [G] cheapest path cost from the overfull ranks, and the rank before on it. */
-  readonly #distance: Float64Array;
+  /** [T, G], of the solve under way. */
+  #benefit: Uint8Array;
+  /** [G][G][losses] first token of each list; [T][G] neighbours of a token in its list of moves to each rank. */
+  readonly #first: Int32Array;
+  readonly #next: Int32Array;
+  readonly #previous: Int32Array;
+  /** [G][G] no list before this one holds a token. */
+  readonly #lowest: Int32Array;
+  /** [G] cheapest path cost from the ranks that must give, and the rank before on it. */
+  readonly #distance: Int32Array;
   readonly #before: Int32Array;
-  /** [G][G] loss of the cheapest step. */
-  readonly #step: Float64Array;
 
   constructor(maximumTokens: number, ranks: number) {
     this.ranks = ranks;
     this.order = new Int32Array(maximumTokens);
     this.counts = new Int32Array(ranks);
     this.rankOf = new Uint16Array(maximumTokens);
-    this.#benefit = new Int32Array(maximumTokens * ranks);
-    this.#held = new Int32Array(ranks);
-    this.#queues = Array.from({ length: ranks * ranks }, () => new TokenQueue());
-    this.#distance = new Float64Array(ranks);
+    this.#benefit = new Uint8Array(0);
+    this.#first = new Int32Array(ranks * ranks * lossLists);
+    this.#next = new Int32Array(maximumTokens * ranks);
+    this.#previous = new Int32Array(maximumTokens * ranks);
+    this.#lowest = new Int32Array(ranks * ranks);
+    this.#distance = new Int32Array(ranks);
     this.#before = new Int32Array(ranks);
-    this.#step = new Float64Array(ranks * ranks);
   }
 
-  /** @param benefit [T, G] of placing a token on a rank, each within +-1000 */
-  solve(benefit: Float32Array, tokens: number): void {
-    const { ranks, counts } = this;
+  /** @param benefit [T, G] of placing a token on a rank */
+  solve(benefit: Uint8Array, tokens: number): void {
+    const { ranks } = this;
+    this.#benefit = benefit;
     const least = Math.floor(tokens / ranks);
-    for (let rank = 0; rank < ranks; rank++) counts[rank] = least + (rank < tokens % ranks ? 1 : 0);
-    this.#startOnBest(benefit, tokens);
-    if (this.#overfull()) {
-      this.#fillQueues(tokens);
-      if (ranks <= largestExactRanks) this.#moveAlongPaths();
-      else this.#moveDirectly();
+    const most = Math.ceil(tokens / ranks);
+    this.#startOnBest(tokens);
+    if (this.#outside(least, most)) {
+      this.#fillLists(tokens);
+      // Ranks above the larger size give until none is left; then ranks below the smaller size take from the larger ones.
+      for (const bound of least === most ? [most] : [most, least]) {
+        if (ranks <= largestExactRanks) this.#moveAlongPaths(bound);
+        else this.#moveDirectly(bound);
+      }
     }
     this.#group(tokens);
   }
 
-  #startOnBest(benefit: Float32Array, tokens: number): void {
-    const { ranks } = this;
-    const scaled = this.#benefit;
-    this.#held.fill(0);
+  /** Ties go to the rank with fewer tokens so far, then to the lower rank. */
+  #startOnBest(tokens: number): void {
+    const { ranks, counts, rankOf } = this;
+    const benefit = this.#benefit;
+    counts.fill(0);
     for (let token = 0, at = 0; token < tokens; token++) {
       let best = 0;
-      const base = at;
+      let largest = -1;
       for (let rank = 0; rank < ranks; rank++, at++) {
-        // | 0 also turns NaN into 0, so that no input can hang the search.
-        const value = (benefit[at]! * benefitScale) | 0;
-        scaled[at] = value;
-        if (value > scaled[base + best]!) best = rank;
+        const value = benefit[at]!;
+        if (value > largest || (value === largest && counts[rank]! < counts[best]!)) {
+          largest = value;
+          best = rank;
+        }
       }
-      this.rankOf[token] = best;
-      this.#held[best]!++;
+      rankOf[token] = best;
+      counts[best]!++;
     }
   }
 
-  #overfull(): boolean {
+  #outside(least: number, most: number): boolean {
     for (let rank = 0; rank < this.ranks; rank++) {
-      if (this.#held[rank]! > this.counts[rank]!) return true;
+      if (this.counts[rank]! > most || this.counts[rank]! < least) return true;
     }
     return false;
   }
 
-  #fillQueues(tokens: number): void {
-    for (const queue of this.#queues) queue.clear();
-    for (let token = 0; token < tokens; token++) this.#enqueue(token, false);
-    for (const queue of this.#queues) queue.heapify();
+  #fillLists(tokens: number): void {
+    this.#first.fill(none);
+    this.#lowest.fill(lossLists);
+    // From the last token, so that lower tokens come first in a list.
+    for (let token = tokens - 1; token >= 0; token--) this.#list(token);
   }
 
-  #enqueue(token: number, ordered: boolean): void {
+  /** Puts a token at the head of its rank's lists. */
+  #list(token: number): void {
     const { ranks } = this;
     const from = this.rankOf[token]!;
     const base = token * ranks;
-    const current = this.#benefit[base + from]!;
+    const zero = this.#benefit[base + from]! + largestBenefit;
     for (let to = 0; to < ranks; to++) {
       if (to === from) continue;
-      const loss = current - this.#benefit[base + to]!;
-      if (ordered) this.#queues[from * ranks + to]!.push(loss, token);
-      else this.#queues[from * ranks + to]!.append(loss, token);
+      const pair = from * ranks + to;
+      const loss = zero - this.#benefit[base + to]!;
+      const list = pair * lossLists + loss;
+      const head = this.#first[list]!;
+      this.#next[base + to] = head;
+      this.#previous[base + to] = none;
+      if (head !== none) this.#previous[head * ranks + to] = token;
+      this.#first[list] = token;
+      if (loss < this.#lowest[pair]!) this.#lowest[pair] = loss;
     }
   }
 
-  /** Cheapest loss of moving any token from one rank to another. */
+  #unlist(token: number): void {
+    const { ranks } = this;
+    const from = this.rankOf[token]!;
+    const base = token * ranks;
+    const zero = this.#benefit[base + from]! + largestBenefit;
+    for (let to = 0; to < ranks; to++) {
+      if (to === from) continue;
+      const next = this.#next[base + to]!;
+      const previous = this.#previous[base + to]!;
+      if (next !== none) this.#previous[next * ranks + to] = previous;
+      if (previous !== none) this.#next[previous * ranks + to] = next;
+      else this.#first[(from * ranks + to) * lossLists + zero - this.#benefit[base + to]!] = next;
+    }
+  }
+
+  /** List of the cheapest move between two ranks; lossLists when the first has no token. */
   #cheapest(from: number, to: number): number {
-    const queue = this.#queues[from * this.ranks + to]!;
-    while (queue.size > 0 && this.rankOf[queue.firstToken()] !== from) queue.pop();
-    return queue.size > 0 ? queue.firstLoss() : unreachable;
+    const pair = from * this.ranks + to;
+    let loss = this.#lowest[pair]!;
+    while (loss < lossLists && this.#first[pair * lossLists + loss] === none) loss++;
+    this.#lowest[pair] = loss;
+    return loss;
   }
 
   #move(from: number, to: number): void {
-    const token = this.#queues[from * this.ranks + to]!.firstToken();
+    const token = this.#first[(from * this.ranks + to) * lossLists + this.#cheapest(from, to)]!;
+    this.#unlist(token);
     this.rankOf[token] = to;
-    this.#held[from]!--;
-    this.#held[to]!++;
-    this.#enqueue(token, true);
+    this.counts[from]!--;
+    this.counts[to]!++;
+    this.#list(token);
   }
 
-  #moveAlongPaths(): void {
+  /** Until no rank holds more than `bound`, or (for the second bound) none less. */
+  #moveAlongPaths(bound: number): void {
+    const { counts } = this;
+    for (;;) {
+      if (!this.#unbalanced(bound)) return;
+      this.#findPaths(bound);
+      let target = none;
+      for (let rank = 0; rank < this.ranks; rank++) {
+        if (counts[rank]! < bound && (target === none || this.#distance[rank]! < this.#distance[target]!))
+          target = rank;
+      }
+      // As many tokens as go the same way at the same cost.
+      const cost = this.#distance[target]!;
+      do this.#moveAlong(target);
+      while (counts[target]! < bound && this.#pathCost(target, bound) === cost);
+    }
+  }
+
+  #unbalanced(bound: number): boolean {
+    let above = false;
+    let below = false;
+    for (let rank = 0; rank < this.ranks; rank++) {
+      above ||= this.counts[rank]! > bound;
+      below ||= this.counts[rank]! < bound;
+    }
+    return above && below;
+  }
+
+  /** Bellman-Ford: steps may gain once earlier moves have been paid for, cycles cannot. */
+  #findPaths(bound: number): void {
     const { ranks, counts } = this;
     const distance = this.#distance;
-    const step = this.#step;
     const before = this.#before;
-    for (let from = 0; from < ranks; from++) this.#refreshSteps(from);
-    for (;;) {
-      for (let rank = 0; rank < ranks; rank++) {
-        distance[rank] = this.#held[rank]! > counts[rank]! ? 0 : unreachable;
-        before[rank] = -1;
-      }
-      // Bellman-Ford: steps may gain once earlier moves have been paid for, cycles cannot.
-      for (let changed = true; changed;) {
-        changed = false;
-        for (let from = 0; from < ranks; from++) {
-          if (distance[from] === unreachable) continue;
-          for (let to = 0; to < ranks; to++) {
-            const loss = step[from * ranks + to]!;
-            if (loss !== unreachable && distance[from]! + loss < distance[to]!) {
-              distance[to] = distance[from]! + loss;
-              before[to] = from;
-              changed = true;
-            }
+    for (let rank = 0; rank < ranks; rank++) {
+      distance[rank] = counts[rank]! > bound ? 0 : unreachable;
+      before[rank] = none;
+    }
+    for (let changed = true; changed;) {
+      changed = false;
+      for (let from = 0; from < ranks; from++) {
+        const reached = distance[from]!;
+        if (reached === unreachable) continue;
+        for (let to = 0; to < ranks; to++) {
+          if (to === from) continue;
+          const list = this.#cheapest(from, to);
+          if (list < lossLists && reached + list - largestBenefit < distance[to]!) {
+            distance[to] = reached + list - largestBenefit;
+            before[to] = from;
+            changed = true;
           }
         }
-      }
-      let target = -1;
-      for (let rank = 0; rank < ranks; rank++) {
-        if (this.#held[rank]! < counts[rank]! && (target < 0 || distance[rank]! < distance[target]!)) target = rank;
-      }
-      if (target < 0) return;
-      let last = target;
-      for (let rank = target; before[rank]! >= 0; rank = before[rank]!) {
-        this.#move(before[rank]!, rank);
-        last = before[rank]!;
-      }
-      for (let rank = target; ; rank = before[rank]!) {
-        this.#refreshSteps(rank);
-        if (rank === last) break;
       }
     }
   }
 
-  #refreshSteps(from: number): void {
-    const { ranks } = this;
-    for (let to = 0; to < ranks; to++)
-      this.#step[from * ranks + to] = from === to ? unreachable : this.#cheapest(from, to);
+  /** One token along every step of the path, the last step first, so that no token moves twice. */
+  #moveAlong(target: number): void {
+    for (let to = target, from = this.#before[to]!; from !== none; to = from, from = this.#before[to]!)
+      this.#move(from, to);
   }
 
-  #moveDirectly(): void {
+  /** What the path found last costs now; unreachable when its source has nothing more to give. */
+  #pathCost(target: number, bound: number): number {
+    let cost = 0;
+    let to = target;
+    for (let from = this.#before[to]!; from !== none; to = from, from = this.#before[to]!) {
+      const list = this.#cheapest(from, to);
+      if (list === lossLists) return unreachable;
+      cost += list - largestBenefit;
+    }
+    return this.counts[to]! > bound ? cost : unreachable;
+  }
+
+  #moveDirectly(bound: number): void {
     const { ranks, counts } = this;
-    for (let from = 0; from < ranks; from++) {
-      while (this.#held[from]! > counts[from]!) {
-        let target = -1;
-        let least = unreachable;
+    while (this.#unbalanced(bound)) {
+      let [source, target, least] = [none, none, lossLists];
+      for (let from = 0; from < ranks; from++) {
+        if (counts[from]! <= bound) continue;
         for (let to = 0; to < ranks; to++) {
-          if (this.#held[to]! >= counts[to]!) continue;
-          const loss = this.#cheapest(from, to);
-          if (loss < least) {
-            least = loss;
-            target = to;
-          }
+          if (counts[to]! >= bound) continue;
+          const list = this.#cheapest(from, to);
+          if (list < least) [source, target, least] = [from, to, list];
         }
-        this.#move(from, target);
       }
+      this.#move(source, target);
     }
   }
 
   /** Counting sort of the tokens by rank. */
   #group(tokens: number): void {
-    const next = this.#held;
+    const next = this.#distance;
     let start = 0;
     for (let rank = 0; rank < this.ranks; rank++) {
       next[rank] = start;
       start += this.counts[rank]!;
     }
     for (let token = 0; token < tokens; token++) this.order[next[this.rankOf[token]!]!++] = token;
-  }
-}
-
-/** Binary heap of (loss, token), smallest loss first, ties to the lower token. Keeps its storage between uses. */
-class TokenQueue {
-  #losses: Int32Array = new Int32Array(64);
-  #tokens: Int32Array = new Int32Array(64);
-  size: number = 0;
-
-  clear(): void {
-    this.size = 0;
-  }
-
-  firstLoss(): number {
-    return this.#losses[0]!;
-  }
-
-  firstToken(): number {
-    return this.#tokens[0]!;
-  }
-
-  /** Adds without keeping the order; `heapify` restores it. */
-  append(loss: number, token: number): void {
-    if (this.size === this.#losses.length) {
-      const losses = new Int32Array(2 * this.size);
-      losses.set(this.#losses);
-      this.#losses = losses;
-      const tokens = new Int32Array(2 * this.size);
-      tokens.set(this.#tokens);
-      this.#tokens = tokens;
-    }
-    this.#losses[this.size] = loss;
-    this.#tokens[this.size++] = token;
-  }
-
-  heapify(): void {
-    for (let at = (this.size >> 1) - 1; at >= 0; at--) this.#sink(at);
-  }
-
-  push(loss: number, token: number): void {
-    this.append(loss, token);
-    let at = this.size - 1;
-    while (at > 0) {
-      const parent = (at - 1) >> 1;
-      if (!this.#less(at, parent)) return;
-      this.#exchange(at, parent);
-      at = parent;
-    }
-  }
-
-  pop(): void {
-    this.#exchange(0, --this.size);
-    this.#sink(0);
-  }
-
-  #sink(start: number): void {
-    let at = start;
-    for (;;) {
-      let child = 2 * at + 1;
-      if (child >= this.size) return;
-      if (child + 1 < this.size && this.#less(child + 1, child)) child++;
-      if (!this.#less(child, at)) return;
-      this.#exchange(at, child);
-      at = child;
-    }
-  }
-
-  #less(a: number, b: number): boolean {
-    const difference = this.#losses[a]! - this.#losses[b]!;
-    return difference < 0 || (difference === 0 && this.#tokens[a]! < this.#tokens[b]!);
-  }
-
-  #exchange(a: number, b: number): void {
-    const loss = this.#losses[a]!;
-    const token = this.#tokens[a]!;
-    this.#losses[a] = this.#losses[b]!;
-    this.#tokens[a] = this.#tokens[b]!;
-    this.#losses[b] = loss;
-    this.#tokens[b] = token;
   }
 }

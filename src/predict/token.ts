@@ -8,11 +8,12 @@ export function createTokenPredictor(plan: Plan): DevicePredictor {
   const { devices, vocabularySize } = plan;
   return {
     name: 'token',
+    atHome: () => false,
     predict({ layer, tokens, tokenIds }, needs) {
       const table = layer * vocabularySize;
       for (let token = 0, at = 0; token < tokens; token++) {
         const row = (table + tokenIds[token]!) * devices;
-        for (let device = 0; device < devices; device++, at++) needs[at] = tokenNeeds[row + device]! / 255;
+        for (let device = 0; device < devices; device++, at++) needs[at] = tokenNeeds[row + device]!;
       }
     },
   };

@@ -1,8 +1,10 @@
-import { AttentionExchange, sliceOf } from './attention-exchange.ts';
+import { Phase } from '../timeline/phases.ts';
+import { AttentionExchange, roundUp } from './attention-exchange.ts';
+import { allToAll } from './collective.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
 import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
-import type { SliceChooser } from './token-slices.ts';
+import { sliceOf, type SliceChooser, type TokenSlices } from './token-slices.ts';
 
 /** Bytes of a dispatched row's routing: one uint16 count per row; per (row, expert) pair a f32 weight and a uint16 id. */
 export const routingBytesPerRow = 2;
@@ -34,6 +36,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   readonly #receiveAt: Int32Array;
   readonly #eight: Int32Array;
   readonly #eightAt: Int32Array;
+  #chosen: TokenSlices;
 
   constructor(name: string, resources: ScheduleResources, slices: SliceChooser) {
     const ranks = resources.world.size;
@@ -42,6 +45,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#slices = slices;
     this.#attention = new AttentionExchange(resources);
     this.#work = new ExpertWork(resources);
+    this.#chosen = { order: undefined, counts: new Int32Array(resources.tensorGroup.size) };
     this.#halves = new Uint16Array(resources.bytes.buffer);
     this.#serving = new Int32Array(resources.topK);
     this.#rowsTo = new Int32Array(ranks);
@@ -56,27 +60,38 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#eightAt = Int32Array.from({ length: ranks }, (_, rank) => rank * 8);
   }
 
+  attentionOrder(input: LayerInput): number | undefined {
+    const { integers, buffers } = this.#resources;
+    this.#chosen = this.#slices.choose(input.layer, input);
+    if (this.#chosen.order === undefined) return undefined;
+    integers.set(this.#chosen.order, buffers.order / 4);
+    return buffers.order;
+  }
+
   *layer(input: LayerInput): LayerSteps {
-    const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats } = this.#resources;
+    const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats, clock } = this.#resources;
     const { layer } = input;
-    const slices = this.#slices.choose(input);
+    const slices = this.#chosen;
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     const residual = yield* this.#attention.reduceScatter(input, slices);
     experts.normalizeAndRoute(layer, residual, rows, buffers.input, buffers.expertIds, buffers.expertWeights);
-    const recordRows =
+    const recordRows = (): Int32Array =>
       slices.order === undefined
         ? input.recordRows.subarray(first, first + rows)
         : slices.order.subarray(first, first + rows).map((token) => input.recordRows[token]!);
     observer.observe(layer, rows, integers, buffers.expertIds / 4, floats, buffers.expertWeights / 4, recordRows);
 
+    clock.enter(Phase.pack);
     this.#routeOwnRows(layer, rows);
     yield* this.#exchangeSizes();
     yield* this.#dispatch(layer, rows);
+    clock.enter(Phase.pack);
     const guests = this.#placeWork(layer, rows);
+    clock.enter(Phase.experts);
     this.#compute(layer, rows, guests);
     yield* this.#combine(rows);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
-    yield* this.#attention.allGather(input, slices);
+    yield* this.#attention.allGather(input, slices, this.#slices);
   }
 
   /** 1. Which ranks each own row goes to: row lists, sizes, and the count of own pairs. */
@@ -107,14 +122,14 @@ export class DeduplicatedSchedule implements MoeSchedule {
 
   /** 2. Every rank learns how many rows and pairs each other rank sends it. */
   *#exchangeSizes(): LayerSteps {
-    const { world, buffers, bytes, integers } = this.#resources;
+    const { world, buffers, bytes, integers, clock } = this.#resources;
     if (world.size === 1) return;
     for (let rank = 0; rank < world.size; rank++) {
       integers[buffers.sizesSent / 4 + 2 * rank] = this.#rowsTo[rank]!;
       integers[buffers.sizesSent / 4 + 2 * rank + 1] = this.#pairsTo[rank]!;
     }
     const length = world.size * 8;
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.sizesSent, buffers.sizesSent + length),
       this.#eight,
       this.#eightAt,
@@ -123,6 +138,8 @@ export class DeduplicatedSchedule implements MoeSchedule {
       this.#eightAt,
       'control',
     );
+    yield allToAll(request, 'control', world.rank, this.#eight, this.#eight);
+    clock.enter(Phase.pack);
     for (let rank = 0; rank < world.size; rank++) {
       this.#rowsFrom[rank] = integers[buffers.sizesReceived / 4 + 2 * rank]!;
       this.#pairsFrom[rank] = integers[buffers.sizesReceived / 4 + 2 * rank + 1]!;
@@ -155,7 +172,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       kernels.gatherRows(buffers.input, list, buffers.send + this.#sendAt[rank]!, count, hiddenSize);
     }
     this.#packRouting(layer);
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.send, buffers.send + sendEnd),
       this.#sendBytes,
       this.#sendAt,
@@ -164,6 +181,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       this.#receiveAt,
       'dispatch',
     );
+    yield allToAll(request, 'dispatch', world.rank, this.#sendBytes, this.#receiveBytes);
   }
 
   #packRouting(layer: number): void {
@@ -252,8 +270,9 @@ export class DeduplicatedSchedule implements MoeSchedule {
 
   /** 6. One row per guest goes back; own rows' sums end up in the first block of `homePartials`. */
   *#combine(rows: number): LayerSteps {
-    const { world, kernels, ownership, hiddenSize, buffers, bytes } = this.#resources;
+    const { world, kernels, ownership, hiddenSize, buffers, bytes, clock } = this.#resources;
     const rowBytes = hiddenSize * 4;
+    clock.enter(Phase.pack);
     if (world.size > 1) {
       let sendEnd = 0;
       let receiveEnd = 0;
@@ -265,7 +284,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
         this.#receiveBytes[rank] = this.#rowsTo[rank]! * rowBytes;
         receiveEnd += this.#receiveBytes[rank]!;
       }
-      yield world.startAllToAll(
+      const request = world.startAllToAll(
         bytes.subarray(buffers.guestPartials, buffers.guestPartials + sendEnd),
         this.#sendBytes,
         this.#sendAt,
@@ -274,6 +293,8 @@ export class DeduplicatedSchedule implements MoeSchedule {
         this.#receiveAt,
         'combine',
       );
+      yield allToAll(request, 'combine', world.rank, this.#sendBytes, this.#receiveBytes);
+      clock.enter(Phase.combine);
       for (let rank = 0; rank < world.size; rank++) {
         const count = this.#rowsTo[rank]!;
         if (count === 0) continue;
@@ -282,10 +303,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
         kernels.scatterRows(buffers.result + this.#receiveAt[rank]!, list, partial, count, hiddenSize);
       }
     }
+    clock.enter(Phase.combine);
     sumTree(kernels, buffers.homePartials, ownership.devices, rows * rowBytes, rows * hiddenSize);
   }
-}
-
-function roundUp(value: number, multiple: number): number {
-  return Math.ceil(value / multiple) * multiple;
 }

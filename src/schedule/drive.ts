@@ -1,46 +1,44 @@
-import type { CommunicationRequest } from '../comm/communicator.ts';
-import type { LayerInput, LayerSteps, MoeSchedule } from './schedule.ts';
+import type { PhaseClock } from '../timeline/phase-clock.ts';
+import type { Collective } from './collective.ts';
+import type { LayerSteps } from './schedule.ts';
 
-/** Runs a layer to its end, waiting for each collective as it comes. */
-export function runLayer(schedule: MoeSchedule, input: LayerInput): void {
-  for (const request of schedule.layer(input)) request.wait();
+interface Turn {
+  /** 0 = the whole step, 1 and 2 = its micro-batches. */
+  half: number;
+  steps: LayerSteps;
+  layer: number;
+  pending: Collective | undefined;
+  exchange: number;
 }
 
 /**
- * Runs a layer as two micro-batches that take turns: while one waits for a collective, the other computes. Rows do not
- * depend on each other, so no bit changes. All ranks must call this for the same layers; a half may be empty.
- *
- * @param halves two schedules with buffers of their own
- * @param rowBytes bytes of a hidden row
+ * Runs one forward pass to its end, or two micro-batches of one that take turns: while one waits for a collective, the other
+ * computes. All ranks must take the same turns, so a turn always ends at the next collective, ready or not.
  */
-export function runLayerOverlapped(
-  halves: readonly [MoeSchedule, MoeSchedule],
-  input: LayerInput,
-  rowBytes: number,
-): void {
-  const middle = Math.ceil(input.tokens / 2);
-  const turns: { steps: LayerSteps; pending: CommunicationRequest | undefined }[] = [
-    { steps: halves[0].layer(part(input, 0, middle, rowBytes)), pending: undefined },
-    { steps: halves[1].layer(part(input, middle, input.tokens, rowBytes)), pending: undefined },
-  ];
+export function drive(parts: LayerSteps[], clock: PhaseClock): void {
+  const turns = parts.map((steps, i): Turn => {
+    return { half: parts.length === 1 ? 0 : i + 1, steps, layer: -1, pending: undefined, exchange: -1 };
+  });
   while (turns.length > 0) {
     for (const turn of [...turns]) {
-      turn.pending?.wait();
+      clock.half = turn.half;
+      clock.layer = turn.layer;
+      if (turn.pending !== undefined) complete(turn.pending, turn.exchange, clock);
       const next = turn.steps.next();
-      if (next.done === true) turns.splice(turns.indexOf(turn), 1);
-      else turn.pending = next.value;
+      turn.layer = clock.layer;
+      if (next.done === true) {
+        turns.splice(turns.indexOf(turn), 1);
+        continue;
+      }
+      turn.pending = next.value;
+      turn.exchange = clock.started(next.value.purpose, next.value.startedAt, next.value.sent, next.value.received);
     }
   }
+  clock.half = 0;
 }
 
-/** Tokens `first .. end` of a layer's input. */
-function part(input: LayerInput, first: number, end: number, rowBytes: number): LayerInput {
-  return {
-    layer: input.layer,
-    tokens: end - first,
-    tokenIds: input.tokenIds.subarray(first, end),
-    recordRows: input.recordRows.subarray(first, end),
-    hidden: input.hidden + first * rowBytes,
-    attention: input.attention + first * rowBytes,
-  };
+function complete({ request, purpose }: Collective, exchange: number, clock: PhaseClock): void {
+  clock.enterWait(purpose);
+  request.wait();
+  clock.finished(exchange);
 }

@@ -1,8 +1,10 @@
-import { AttentionExchange, sliceOf } from './attention-exchange.ts';
+import { Phase } from '../timeline/phases.ts';
+import { AttentionExchange } from './attention-exchange.ts';
+import { allToAll } from './collective.ts';
 import { ExpertWork } from './expert-work.ts';
 import { sumTree } from './partial-sums.ts';
 import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
-import { ContiguousSlices } from './token-slices.ts';
+import { ContiguousSlices, sliceOf } from './token-slices.ts';
 
 /**
  * One row per (token, expert): all-reduce of attention outputs, dispatch, unweighted expert outputs come back and are
@@ -65,25 +67,30 @@ export class ExpertRowSchedule implements MoeSchedule {
     this.#sizeAt = Int32Array.from({ length: ranks }, (_, rank) => rank * blocks * 4);
   }
 
+  attentionOrder(): undefined {}
+
   *layer(input: LayerInput): LayerSteps {
-    const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats } = this.#resources;
+    const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats, clock } = this.#resources;
     const { layer } = input;
-    const slices = this.#slices.choose(input);
+    const slices = this.#slices.choose(layer, input);
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     const residual = yield* this.#attention.allReduce(input, slices);
     experts.normalizeAndRoute(layer, residual, rows, buffers.input, buffers.expertIds, buffers.expertWeights);
-    const recordRows = input.recordRows.subarray(first, first + rows);
+    const recordRows = (): Int32Array => input.recordRows.subarray(first, first + rows);
     observer.observe(layer, rows, integers, buffers.expertIds / 4, floats, buffers.expertWeights / 4, recordRows);
 
+    clock.enter(Phase.pack);
     this.#countOwnRows(layer, rows);
     yield* this.#exchangeSizes();
     this.#layOutSegments(rows);
     yield* this.#dispatch(layer, rows);
+    clock.enter(Phase.pack);
     this.#compute(layer, rows);
     yield* this.#combine(layer, rows);
+    clock.enter(Phase.combine);
     sumTree(kernels, buffers.homePartials, this.#resources.ownership.devices, rows * hiddenSize * 4, rows * hiddenSize);
     kernels.addRows(residual, buffers.homePartials, rows * hiddenSize);
-    yield* this.#attention.allGather(input, slices);
+    yield* this.#attention.allGather(input, slices, this.#slices);
   }
 
   /** 1. Rows per (rank, expert block). */
@@ -120,11 +127,11 @@ export class ExpertRowSchedule implements MoeSchedule {
 
   /** 2. Block sizes to the experts' owners. */
   *#exchangeSizes(): LayerSteps {
-    const { world, buffers, bytes, integers } = this.#resources;
+    const { world, buffers, bytes, integers, clock } = this.#resources;
     if (world.size === 1) return;
     integers.set(this.#rowsTo, buffers.sizesSent / 4);
     const length = this.#rowsTo.length * 4;
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.sizesSent, buffers.sizesSent + length),
       this.#sizeBytes,
       this.#sizeAt,
@@ -133,17 +140,19 @@ export class ExpertRowSchedule implements MoeSchedule {
       this.#sizeAt,
       'control',
     );
+    yield allToAll(request, 'control', world.rank, this.#sizeBytes, this.#sizeBytes);
+    clock.enter(Phase.pack);
     this.#rowsFrom.set(integers.subarray(buffers.sizesReceived / 4, buffers.sizesReceived / 4 + this.#rowsFrom.length));
   }
 
   /** 3. Where every block lies: rows relative to `buffers.send` and to `buffers.input` (behind the own rows). */
   #layOutSegments(rows: number): void {
-    const { world, hiddenSize, buffers, integers } = this.#resources;
+    const { world, hiddenSize, buffers, integers, clock } = this.#resources;
     let capacity = 0;
     if (this.#padded && world.size > 1) {
       const at = buffers.sizesSent / 4;
       integers[at] = this.#load.reduce((most, load) => Math.max(most, load), 0);
-      world.allReduceMaximum(integers.subarray(at, at + 1), 'control');
+      clock.waiting('control', () => world.allReduceMaximum(integers.subarray(at, at + 1), 'control'));
       capacity = integers[at]!;
     }
     let sendRow = 0;
@@ -184,7 +193,7 @@ export class ExpertRowSchedule implements MoeSchedule {
       kernels.gatherRows(buffers.input, (tokens + first) * 4, buffers.send + first * hiddenSize * 4, count, hiddenSize);
     }
     const last = world.size - 1;
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.send, buffers.send + this.#sendAt[last]! + this.#sendBytes[last]!),
       this.#sendBytes,
       this.#sendAt,
@@ -193,11 +202,12 @@ export class ExpertRowSchedule implements MoeSchedule {
       this.#receiveAt,
       'dispatch',
     );
+    yield allToAll(request, 'dispatch', world.rank, this.#sendBytes, this.#receiveBytes);
   }
 
   /** 5. Runs the experts; guests' outputs go back to the position their row came in at. */
   #compute(layer: number, rows: number): void {
-    const { world, kernels, ownership, hiddenSize, buffers } = this.#resources;
+    const { world, kernels, ownership, hiddenSize, buffers, clock } = this.#resources;
     const work = this.#work;
     const owned = ownership.ownedExperts[layer]![world.rank]!;
     for (let rank = 0; rank < world.size; rank++) {
@@ -215,6 +225,7 @@ export class ExpertRowSchedule implements MoeSchedule {
       });
     }
     kernels.fillZero(buffers.homePartials, ownership.devices * rows * hiddenSize * 4);
+    clock.enter(Phase.experts);
     work.run(layer, rows, (_expert, output, targets, _weights, count) => {
       kernels.scatterRows(output, targets, buffers.returned, count, hiddenSize);
     });
@@ -222,13 +233,13 @@ export class ExpertRowSchedule implements MoeSchedule {
 
   /** 6. Outputs return along the dispatch's way; weighted at home, ascending expert id within a device. */
   *#combine(layer: number, rows: number): LayerSteps {
-    const { world, kernels, ownership, hiddenSize, buffers, bytes } = this.#resources;
+    const { world, kernels, ownership, hiddenSize, buffers, bytes, clock } = this.#resources;
     if (world.size === 1) return;
     const rowBytes = hiddenSize * 4;
     const last = world.size - 1;
     const ownBytes = rows * rowBytes;
     for (let rank = 0; rank < world.size; rank++) this.#receiveAt[rank]! -= ownBytes;
-    yield world.startAllToAll(
+    const request = world.startAllToAll(
       bytes.subarray(buffers.returned, buffers.returned + this.#receiveAt[last]! + this.#receiveBytes[last]!),
       this.#receiveBytes,
       this.#receiveAt,
@@ -237,6 +248,8 @@ export class ExpertRowSchedule implements MoeSchedule {
       this.#sendAt,
       'combine',
     );
+    yield allToAll(request, 'combine', world.rank, this.#receiveBytes, this.#sendBytes);
+    clock.enter(Phase.combine);
     for (let rank = 0; rank < world.size; rank++) {
       ownership.ownedExperts[layer]![rank]!.forEach((expert, index) => {
         const block = rank * this.#blocks + index;

@@ -1,31 +1,36 @@
-import type { TransformerBuffers } from '../engine/rank-buffers.ts';
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
+import { foldToRanks, neededMost } from '../predict/rank-needs.ts';
 import { BalancedSlices } from '../predict/slices.ts';
-import type { LayerInput, ScheduleResources } from './schedule.ts';
-import type { SliceChooser, TokenSlices } from './token-slices.ts';
+import { Phase } from '../timeline/phases.ts';
+import type { ScheduleResources } from './schedule.ts';
+import { sliceSizes, type SliceChooser, type SlicedTokens, type TokenSlices } from './token-slices.ts';
+
+const noTokens = new Int32Array(0);
 
 /**
- * Slices by prediction (docs/method.md, token shuffling): every rank of the tensor group predicts, from what all of them
- * hold, which ranks each token needs, and computes the same balanced assignment without a message.
+ * Slices by prediction (docs/method.md, token shuffling): every rank of the tensor group knows which ranks each token needs,
+ * from tables that all hold or from what the token's home sent along with its row, and all compute the same assignment.
  */
 export class PredictedSlices implements SliceChooser {
   readonly #resources: ScheduleResources;
-  readonly #buffers: TransformerBuffers;
   readonly #devices: number;
   readonly #firstRank: number;
   readonly #predictor: DevicePredictor;
   readonly #balancer: BalancedSlices;
-  readonly #needs: Float32Array;
-  readonly #benefit: Float32Array;
-  /** [T] plan device of each token's home in the two layers before. */
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  /** [T, P], and [T, tp]. */
+  readonly #needs: Uint8Array;
+  readonly #benefit: Uint8Array;
+  /** Of even and of odd layers, so that a layer's slices outlive the choice of the next. */
+  readonly #chosen: [TokenSlices, TokenSlices];
+  readonly #orders: [Int32Array, Int32Array];
+  #chosenLayer: number;
+  /** [lookback][T] plan device of each token's home in the layers before, the nearest first. */
+  readonly #homesBefore: Int16Array[];
 
   /** @param dataParallelRank group whose ranks share the tokens; @param stepTokens largest T */
   constructor(
     resources: ScheduleResources,
-    buffers: TransformerBuffers,
     plan: Plan,
     dataParallelRank: number,
     predictor: DevicePredictor,
@@ -33,81 +38,107 @@ export class PredictedSlices implements SliceChooser {
   ) {
     const ranks = resources.tensorGroup.size;
     this.#resources = resources;
-    this.#buffers = buffers;
     this.#devices = plan.devices;
     this.#firstRank = dataParallelRank * ranks;
     this.#predictor = predictor;
     this.#balancer = new BalancedSlices(stepTokens, ranks);
-    this.#needs = new Float32Array(stepTokens * plan.devices);
-    this.#benefit = new Float32Array(stepTokens * ranks);
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#needs = new Uint8Array(stepTokens * plan.devices);
+    this.#benefit = new Uint8Array(stepTokens * ranks);
+    const empty = (): TokenSlices => ({ order: undefined, counts: new Int32Array(ranks) });
+    this.#chosen = [empty(), empty()];
+    this.#orders = [new Int32Array(stepTokens), new Int32Array(stepTokens)];
+    this.#chosenLayer = -1;
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
-  choose(input: LayerInput): TokenSlices {
+  choose(layer: number, input: SlicedTokens): TokenSlices {
+    const slices = this.#chosen[layer % 2]!;
+    if (layer > 0 && this.#chosenLayer === layer) return slices;
+    const { tensorGroup, clock } = this.#resources;
     const { tokens } = input;
-    const ranks = this.#resources.tensorGroup.size;
-    if (ranks === 1 || tokens === 0) return { order: undefined, counts: new Int32Array(ranks).fill(tokens) };
-    if (input.layer === 0) {
-      this.#homeBefore.fill(-1);
-      this.#homeTwoBefore.fill(-1);
+    this.#chosenLayer = layer;
+    if (layer === 0) for (const homes of this.#homesBefore) homes.fill(-1, 0, tokens);
+    slices.order = undefined;
+    sliceSizes(tokens, tensorGroup.size, slices.counts);
+    if (tensorGroup.size === 1 || tokens === 0) return slices;
+    if (!this.#predictor.atHome(layer)) {
+      clock.enter(Phase.predict);
+      this.#predictor.predict(this.#context(layer, input), this.#needs);
     }
-    this.#predictor.predict(this.#context(input), this.#needs);
-    this.#foldToRanks(tokens);
-    this.#balancer.solve(this.#benefit, tokens);
-    const { counts } = this.#balancer;
-    const order = this.#balancer.order.subarray(0, tokens);
-    this.#rememberHomes(order, counts);
-    return { order, counts };
+    clock.enter(Phase.slices);
+    if (!this.#predictor.atHome(layer)) this.#foldToRanks(tokens);
+    if (this.#benefit.subarray(0, tokens * tensorGroup.size).some((benefit) => benefit > 0))
+      this.#cut(layer, tokens, slices);
+    return slices;
   }
 
-  #context(input: LayerInput): PredictionContext {
-    const { tokens, layer } = input;
-    const { experts, floats, ownership } = this.#resources;
+  ridingBytes(layer: number): number {
+    const { size } = this.#resources.tensorGroup;
+    return size > 1 && this.#predictor.atHome(layer) ? size : 0;
+  }
+
+  packRiding(layer: number, residual: number, rows: number, target: number): void {
+    const { experts, bytes, buffers, clock } = this.#resources;
+    clock.enter(Phase.predict);
+    const context: PredictionContext = {
+      layer,
+      tokens: rows,
+      tokenIds: noTokens,
+      homesBefore: [],
+      // The own rows' place in `input` is free by now.
+      routeAhead: (doubt) => experts.routeAhead(layer, residual, rows, buffers.input, doubt, target),
+    };
+    this.#predictor.predict(context, bytes.subarray(target, target + rows * this.ridingBytes(layer)));
+  }
+
+  unpackRiding(_layer: number, source: number, tokens: Int32Array): void {
+    const { bytes } = this.#resources;
+    const ranks = this.#resources.tensorGroup.size;
+    for (let i = 0, from = source; i < tokens.length; i++) {
+      const to = tokens[i]! * ranks;
+      for (let rank = 0; rank < ranks; rank++) this.#benefit[to + rank] = bytes[from++]!;
+    }
+  }
+
+  choosesEarly(layer: number): boolean {
+    return !this.#predictor.atHome(layer);
+  }
+
+  #context(layer: number, { tokens, tokenIds }: SlicedTokens): PredictionContext {
     return {
       layer,
       tokens,
-      tokenIds: input.tokenIds,
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
-      pregateLogits: () => {
-        const { pregateNormalized, pregateLogits } = this.#buffers;
-        experts.routerLogits(layer, input.hidden, tokens, pregateNormalized, pregateLogits);
-        return floats.subarray(pregateLogits / 4, pregateLogits / 4 + tokens * ownership.experts);
+      tokenIds,
+      homesBefore: this.#homesBefore,
+      routeAhead: () => {
+        throw new Error('only predictors at home have the rows');
       },
     };
   }
 
-  /** benefit [T, tp]: probability that a tensor rank's block of devices is needed, devices taken as independent. */
   #foldToRanks(tokens: number): void {
-    const ranks = this.#resources.tensorGroup.size;
-    const block = this.#resources.ownership.devicesPerRank;
-    for (let token = 0; token < tokens; token++) {
-      for (let rank = 0; rank < ranks; rank++) {
-        const first = token * this.#devices + (this.#firstRank + rank) * block;
-        let unneeded = 1;
-        for (let device = first; device < first + block; device++) unneeded *= 1 - this.#needs[device]!;
-        this.#benefit[token * ranks + rank] = 1 - unneeded;
-      }
-    }
+    const { tensorGroup, ownership } = this.#resources;
+    const block = ownership.devicesPerRank;
+    const firstDevice = this.#firstRank * block;
+    foldToRanks(this.#needs, tokens, this.#devices, firstDevice, block, tensorGroup.size, this.#benefit);
   }
 
-  /** A token's home device is the one of its rank's block that it needs most. */
-  #rememberHomes(order: Int32Array, counts: Int32Array): void {
+  #cut(layer: number, tokens: number, slices: TokenSlices): void {
     const block = this.#resources.ownership.devicesPerRank;
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
-    let at = 0;
-    counts.forEach((count, rank) => {
-      const first = (this.#firstRank + rank) * block;
-      const end = at + count;
-      for (; at < end; at++) {
-        const token = order[at]!;
-        let home = first;
-        for (let device = first + 1; device < first + block; device++) {
-          if (this.#needs[token * this.#devices + device]! > this.#needs[token * this.#devices + home]!) home = device;
-        }
-        this.#homeBefore[token] = home;
-      }
-    });
+    const firstDevice = this.#firstRank * block;
+    // At home, rows bring no word of single devices.
+    const single = block === 1 || this.#predictor.atHome(layer);
+    const balancer = this.#balancer;
+    balancer.solve(this.#benefit, tokens);
+    const order = this.#orders[layer % 2]!;
+    order.set(balancer.order.subarray(0, tokens));
+    slices.order = order.subarray(0, tokens);
+    slices.counts.set(balancer.counts);
+    const homes = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(homes);
+    for (let token = 0; token < tokens; token++) {
+      const first = firstDevice + balancer.rankOf[token]! * block;
+      homes[token] = single ? first : neededMost(this.#needs, token, this.#devices, first, block);
+    }
   }
 }

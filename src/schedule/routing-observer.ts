@@ -49,7 +49,7 @@ export class RoutingObserver {
 
   /**
    * @param ids, weights views over the rank's memory; the rows' k entries start at `idsOffset`, `weightsOffset` (elements)
-   * @param recordRows row of each of this rank's tokens in the record
+   * @param recordRows row of each of this rank's tokens in the record; asked for while recording
    */
   observe(
     layer: number,
@@ -58,7 +58,7 @@ export class RoutingObserver {
     idsOffset: number,
     weights: Float32Array,
     weightsOffset: number,
-    recordRows: Int32Array,
+    recordRows: () => Int32Array,
   ): void {
     const topK = this.#topK;
     const home = this.#rank;
@@ -89,7 +89,7 @@ export class RoutingObserver {
     this.chunks?.push({
       layer,
       step: this.step,
-      rows: recordRows.slice(),
+      rows: recordRows().slice(),
       experts: Uint16Array.from(ids.subarray(idsOffset, idsOffset + rows * topK)),
       weights: Float32Array.from(weights.subarray(weightsOffset, weightsOffset + rows * topK)),
     });

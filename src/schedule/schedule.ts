@@ -1,8 +1,11 @@
-import type { Communicator, CommunicationRequest } from '../comm/communicator.ts';
+import type { Communicator } from '../comm/communicator.ts';
 import type { ExpertBank } from '../engine/expert-bank.ts';
 import type { Kernels } from '../kernels/kernels.ts';
+import type { PhaseClock } from '../timeline/phase-clock.ts';
+import type { Collective } from './collective.ts';
 import type { Ownership } from './ownership.ts';
 import type { RoutingObserver } from './routing-observer.ts';
+import type { SlicedTokens } from './token-slices.ts';
 
 /** What every schedule of a rank shares. H = hidden size, k = experts per token. */
 export interface ScheduleResources {
@@ -18,6 +21,7 @@ export interface ScheduleResources {
   ownership: Ownership;
   experts: ExpertBank;
   observer: RoutingObserver;
+  clock: PhaseClock;
   hiddenSize: number;
   topK: number;
   buffers: ScheduleBuffers;
@@ -28,12 +32,16 @@ export interface ScheduleResources {
  * devices, B = P / G. Sizes are worst cases, see engine/rank-buffers.ts.
  */
 export interface ScheduleBuffers {
-  /** [T, H] rows in shard order: sent by the reduce-scatter, received by the all-gather. */
-  shuffled: number;
-  /** [T] int32: token order of the shuffle. */
+  /** [T, H] rows as the all-gather delivers them, with what they bring along (a byte per tensor rank and row at most). */
+  gathered: number;
+  /** [T] int32: token order of the slices. */
   order: number;
-  /** [S, H] residual rows of this rank's slice. */
+  /** [S, H] this rank's share of the reduce-scatter. */
+  reduced: number;
+  /** [S, H] residual rows of this rank's slice; what they bring along lies in the [S, tp] bytes before. */
   residual: number;
+  /** [S] int32: where those rows come from. */
+  ownAddresses: number;
   /** Normalised own rows [S, H], then the segments received from other ranks. */
   input: number;
   /** Segments sent to other ranks. */
@@ -62,26 +70,34 @@ export interface ScheduleBuffers {
   sizesReceived: number;
 }
 
-/** One layer's input: the same on every rank of the tensor group but for `attention`. */
-export interface LayerInput {
+/** Takes rows of the next layer's input as they arrive: pointers [rows, H] and int32 [rows] (their tokens). */
+export type RowReceiver = (source: number, tokens: number, rows: number) => void;
+
+/** One layer's input: the same on every rank of the tensor group but for what pointers point to. */
+export interface LayerInput extends SlicedTokens {
   layer: number;
-  /** T */
-  tokens: number;
-  /** [T] */
-  tokenIds: Int32Array;
+  /** No layer follows. */
+  last: boolean;
   /** [T] row of each token in the run's records; see RoutingObserver. */
   recordRows: Int32Array;
-  /** Pointer [T, H]: the residual before attention in, the next layer's input out. */
+  /** Pointer [T] int32: byte address of each token's residual row; the schedule replaces them by the next layer's input. */
+  addresses: number;
+  /** Pointer [T, H]: with one tensor rank the residual rows, in place. */
   hidden: number;
-  /** Pointer [T, H]: this rank's partial attention output (its heads' subtree); overwritten. */
+  /** Pointer [T, H]: this rank's partial attention output (its heads' subtree), rows in `attentionOrder`; overwritten. */
   attention: number;
+  /** Choose the next layer's slices as early as can be. */
+  preparesSlices: boolean;
+  /** Pieces the all-gather is cut into, and who takes their rows early. */
+  pieces: number;
+  onRows: RowReceiver | undefined;
 }
 
 /**
  * A layer under way: yields every collective it has started and must see complete before it goes on, so that whoever drives it
  * may do other work meanwhile. Every rank yields the same collectives in the same order.
  */
-export type LayerSteps = Generator<CommunicationRequest, void, void>;
+export type LayerSteps<Result = void> = Generator<Collective, Result, void>;
 
 /**
  * How one MoE layer moves tokens: from partial attention outputs to next-layer hidden rows on every rank of the tensor
@@ -89,5 +105,7 @@ export type LayerSteps = Generator<CommunicationRequest, void, void>;
  */
 export interface MoeSchedule {
   readonly name: string;
+  /** Asked before each layer: int32 pointer [T] to the order in which attention rows are wanted; undefined = token order. */
+  attentionOrder(input: LayerInput): number | undefined;
   layer(input: LayerInput): LayerSteps;
 }

@@ -6,31 +6,60 @@ import { attentionElements, expertBytes, localKeyValueHeads, type ModelShape } f
 import type { SimulatedStep } from './steps.ts';
 
 /** What ranks compute between collectives, in order; `logits` once a step. */
-export type ComputeName = 'attention' | 'shuffle' | 'router' | 'experts' | 'sum' | 'restore' | 'logits';
+export type ComputeName = 'attention' | 'shuffle' | 'router' | 'experts' | 'sum' | 'logits';
 
-/** What one rank has to do in a stage. */
-interface Work {
-  flops: number;
+/** What one rank has to do in a stage; what is not said is 0. */
+export interface Work {
+  /** Operations of matrix products; of attention's scores and values; of experts. */
+  flops?: number;
+  attentionFlops?: number;
+  expertFlops?: number;
   /** Bytes of memory read and written. */
-  bytes: number;
+  bytes?: number;
+  layers?: number;
+  /** Tokens on their own rank, and tokens whose rank is predicted. */
+  tokens?: number;
+  predicted?: number;
+}
+
+/** Roofline: the longer of arithmetic and memory traffic; bookkeeping comes on top. */
+export function workSeconds(work: Work, rates: DeviceRates): number {
+  const { flops = 0, attentionFlops = 0, expertFlops = 0, bytes = 0, layers = 0, tokens = 0, predicted = 0 } = work;
+  const arithmetic =
+    flops / rates.flopsPerSecond +
+    attentionFlops / rates.attentionFlopsPerSecond +
+    expertFlops / rates.expertFlopsPerSecond;
+  const bookkeeping = layers * rates.layerSeconds + tokens * rates.tokenSeconds + predicted * rates.predictSeconds;
+  return Math.max(arithmetic, bytes / rates.memoryBytesPerSecond) + bookkeeping;
 }
 
 /** Tokens of the data-parallel groups in one step, or in one of its halves. */
 export type GroupTokens = Pick<SimulatedStep, 'groupTokens'>;
 
-/** Roofline times [G], in seconds: the longer of arithmetic and memory traffic on each rank's device. Rank r lives on device r. */
+/** Computing times [G], in seconds, as if each rank's device were alone. Rank r lives on device r. */
 export class ComputeClock {
   readonly #shape: ModelShape;
   readonly #layout: Layout;
   readonly #trace: RoutingTrace;
   readonly #devices: DeviceRates[];
   readonly #shuffles: boolean;
+  readonly #onWork: ((work: Work, rank: number) => void) | undefined;
   /** Per group: sum over tokens of the positions they attend to, and cached positions read. */
   readonly #attended: Float64Array;
   readonly #cached: Float64Array;
 
-  /** @param shuffles whether rows are permuted around the attention collectives */
-  constructor(cluster: Cluster, shape: ModelShape, layout: Layout, trace: RoutingTrace, shuffles: boolean) {
+  /**
+   * @param shuffles whether rows are permuted around the attention collectives
+   * @param onWork told of all work, for fitting rates to measured times
+   */
+  constructor(
+    cluster: Cluster,
+    shape: ModelShape,
+    layout: Layout,
+    trace: RoutingTrace,
+    shuffles: boolean,
+    onWork?: (work: Work, rank: number) => void,
+  ) {
     const nodes = nodeOfDevices(cluster);
     const ranks = layout.dataParallel * layout.tensorParallel;
     this.#shape = shape;
@@ -38,6 +67,7 @@ export class ComputeClock {
     this.#trace = trace;
     this.#devices = Array.from({ length: ranks }, (_, rank) => cluster.nodes[nodes[rank]!]!.device);
     this.#shuffles = shuffles && layout.tensorParallel > 1;
+    this.#onWork = onWork;
     this.#attended = new Float64Array(layout.dataParallel);
     this.#cached = new Float64Array(layout.dataParallel);
   }
@@ -63,29 +93,33 @@ export class ComputeClock {
     const { tensorParallel } = this.#layout;
     const elements = attentionElements(this.#shape, tensorParallel);
     const cacheRow = 2 * localKeyValueHeads(this.#shape, tensorParallel) * headDimension * activationBytes;
-    const seconds = this.#times((rank) => {
+    return this.#times((rank) => {
       const group = Math.floor(rank / tensorParallel);
       const tokens = groupTokens[group]!;
       return {
-        flops: 2 * tokens * elements + 4 * this.#attended[group]! * (heads / tensorParallel) * headDimension,
+        layers: 1,
+        flops: 2 * tokens * elements,
+        attentionFlops: 4 * this.#attended[group]! * (heads / tensorParallel) * headDimension,
         bytes:
           (tokens === 0 ? 0 : elements * weightBytes) +
           this.#cached[group]! * cacheRow +
           4 * tokens * hiddenSize * activationBytes,
       };
     });
-    return seconds.map((own, rank) => own + this.#devices[rank]!.layerSeconds);
   }
 
-  /** Predicting with the router, and permuting rows before the reduce-scatter. */
+  /** Predicting with the router, at home, and permuting what this rank's heads give before their output projection. */
   shuffle({ groupTokens }: GroupTokens, pregates: boolean): Float64Array {
-    const { hiddenSize, experts, activationBytes, weightBytes } = this.#shape;
+    const { hiddenSize, experts, heads, headDimension, activationBytes, weightBytes } = this.#shape;
+    const { tensorParallel } = this.#layout;
     const router = pregates ? experts * hiddenSize : 0;
+    const contextWidth = (heads / tensorParallel) * headDimension;
     return this.#times((rank) => {
-      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / this.#layout.tensorParallel)]! : 0;
+      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / tensorParallel)]! : 0;
       return {
-        flops: 2 * tokens * router,
-        bytes: tokens === 0 ? 0 : router * weightBytes + 2 * tokens * hiddenSize * activationBytes,
+        predicted: tokens,
+        flops: (2 * tokens * router) / tensorParallel,
+        bytes: tokens === 0 ? 0 : router * weightBytes + 2 * tokens * contextWidth * activationBytes,
       };
     });
   }
@@ -99,6 +133,7 @@ export class ComputeClock {
       for (let other = 0; other < routing.ranks; other++)
         if (other !== rank) sent += routing.rows[rank * routing.ranks + other]!;
       return {
+        tokens: own,
         flops: 2 * own * hiddenSize * experts,
         bytes:
           (own === 0 ? 0 : hiddenSize * experts * weightBytes) + (3 * own + 2 * sent) * hiddenSize * activationBytes,
@@ -110,7 +145,7 @@ export class ComputeClock {
   experts(routing: LayerRouting): Float64Array {
     const { hiddenSize, expertWidth, activationBytes } = this.#shape;
     return this.#times((rank) => ({
-      flops: 6 * routing.computedPairs[rank]! * hiddenSize * expertWidth,
+      expertFlops: 6 * routing.computedPairs[rank]! * hiddenSize * expertWidth,
       bytes:
         routing.activeExperts[rank]! * expertBytes(this.#shape) +
         routing.computedPairs[rank]! * (4 * hiddenSize + 4 * expertWidth) * activationBytes,
@@ -124,16 +159,7 @@ export class ComputeClock {
       let back = routing.homeRows[rank]!;
       for (let other = 0; other < routing.ranks; other++)
         if (other !== rank) back += routing.rows[rank * routing.ranks + other]!;
-      return { flops: 0, bytes: 3 * back * hiddenSize * activationBytes };
-    });
-  }
-
-  /** Undoing the shuffle. */
-  restore({ groupTokens }: GroupTokens): Float64Array {
-    const { hiddenSize, activationBytes } = this.#shape;
-    return this.#times((rank) => {
-      const tokens = this.#shuffles ? groupTokens[Math.floor(rank / this.#layout.tensorParallel)]! : 0;
-      return { flops: 0, bytes: 2 * tokens * hiddenSize * activationBytes };
+      return { bytes: 3 * back * hiddenSize * activationBytes };
     });
   }
 
@@ -149,9 +175,10 @@ export class ComputeClock {
   }
 
   #times(workOf: (rank: number) => Work): Float64Array {
-    return Float64Array.from(this.#devices, ({ flopsPerSecond, memoryBytesPerSecond }, rank) => {
-      const { flops, bytes } = workOf(rank);
-      return Math.max(flops / flopsPerSecond, bytes / memoryBytesPerSecond);
+    return Float64Array.from(this.#devices, (rates, rank) => {
+      const work = workOf(rank);
+      this.#onWork?.(work, rank);
+      return workSeconds(work, rates);
     });
   }
 }

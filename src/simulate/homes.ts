@@ -1,10 +1,11 @@
 import type { Layout } from '../engine/api.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import { requirePredictionTables } from '../plan/prediction-tables.ts';
 import { createCombinedPredictor } from '../predict/combined.ts';
 import { createPredictor } from '../predict/index.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
+import { foldToRanks, neededMost } from '../predict/rank-needs.ts';
 import { BalancedSlices } from '../predict/slices.ts';
 import { createTokenPredictor } from '../predict/token.ts';
 import { createTransitionPredictor } from '../predict/transition.ts';
@@ -20,7 +21,7 @@ export type HomeSource = 'contiguous' | 'recorded' | 'predicted' | 'approximated
 /** Says on which rank each token of a batch lives in a layer. Layers of a step are asked for in order. */
 export interface HomeChooser {
   readonly source: HomeSource;
-  /** Layers whose choice runs the layer's router once more; it costs time. */
+  /** Layers whose choice runs the layer's router once more, at home, and whose needs travel with the rows of the layer before. */
   pregates(layer: number): boolean;
   /** @param homes [n] output, for the rows of the batch */
   choose(batch: TokenBatch, layer: number, homes: Int32Array): void;
@@ -44,11 +45,20 @@ export function contiguousHomes({ tensorParallel }: Layout): HomeChooser {
   };
 }
 
-/** As a real run recorded them. @param recorded [rows of the trace][L] */
-export function recordedHomes(recorded: Uint8Array, layers: number): HomeChooser {
+/**
+ * As a real run recorded them.
+ *
+ * @param recorded [rows of the trace][L]
+ * @param pregates layers that the run predicted at home; what rows brought along is counted for them
+ */
+export function recordedHomes(
+  recorded: Uint8Array,
+  layers: number,
+  pregates: (layer: number) => boolean = () => false,
+): HomeChooser {
   return {
     source: 'recorded',
-    pregates: () => false,
+    pregates,
     choose({ rows }, layer, homes) {
       rows.forEach((row, i) => (homes[i] = recorded[row * layers + layer]!));
     },
@@ -81,7 +91,7 @@ export function predictedHomes(options: PredictedHomesOptions): HomeChooser {
   assertTokens(trace, name);
   const groups = Array.from({ length: dataParallel }, (_, group) => new PredictedGroup(options, group, predictor));
   const usesPregate = (layer: number): boolean =>
-    name === 'pregate' || (name === 'combined' && plan.prediction!.bestPredictor[layer] === 'pregate');
+    layer > 0 && (name === 'pregate' || (name === 'combined' && plan.prediction!.bestPredictor[layer] === 'pregate'));
   const approximated = Array.from({ length: plan.layers }, (_, layer) => usesPregate(layer)).some(Boolean);
   return {
     source: name === 'oracle' ? 'oracle' : approximated ? 'approximated' : 'predicted',
@@ -135,11 +145,11 @@ class PredictedGroup {
   readonly #devices: number;
   readonly #block: number;
   /** [T, P] */
-  readonly #needs: Float32Array;
+  readonly #needs: Uint8Array;
   /** [T, tp] */
-  readonly #benefit: Float32Array;
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  readonly #benefit: Uint8Array;
+  /** [lookback][T], the nearest layer first */
+  readonly #homesBefore: Int16Array[];
 
   constructor({ trace, plan, layout, stepTokens }: PredictedHomesOptions, group: number, predictor: DevicePredictor) {
     const { dataParallel, tensorParallel } = layout;
@@ -150,55 +160,33 @@ class PredictedGroup {
     this.#devices = plan.devices;
     this.#block = plan.devices / (dataParallel * tensorParallel);
     this.#balancer = new BalancedSlices(stepTokens, tensorParallel);
-    this.#needs = new Float32Array(stepTokens * plan.devices);
-    this.#benefit = new Float32Array(stepTokens * tensorParallel);
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#needs = new Uint8Array(stepTokens * plan.devices);
+    this.#benefit = new Uint8Array(stepTokens * tensorParallel);
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
   choose(rows: Int32Array, layer: number, homes: Int32Array): void {
     if (rows.length === 0) return;
-    if (layer === 0) {
-      this.#homeBefore.fill(-1);
-      this.#homeTwoBefore.fill(-1);
-    }
+    if (layer === 0) for (const before of this.#homesBefore) before.fill(-1);
     const context: PredictionContext = {
       layer,
       tokens: rows.length,
       tokenIds: rows.map((row) => this.#trace.token[row]!),
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
-      pregateLogits: () => {
+      homesBefore: this.#homesBefore,
+      routeAhead: () => {
         throw new Error('a trace holds no hidden rows to run the router on');
       },
     };
     this.#predictor.predict(context, this.#needs);
-    this.#foldToRanks(rows.length);
+    const firstDevice = this.#firstRank * this.#block;
+    foldToRanks(this.#needs, rows.length, this.#devices, firstDevice, this.#block, this.#ranks, this.#benefit);
     this.#balancer.solve(this.#benefit, rows.length);
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
+    const before = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(before);
     for (let token = 0; token < rows.length; token++) {
       homes[token] = this.#firstRank + this.#balancer.rankOf[token]!;
-      this.#homeBefore[token] = this.#neededMost(token, homes[token]! * this.#block);
+      const first = homes[token]! * this.#block;
+      before[token] = neededMost(this.#needs, token, this.#devices, first, this.#block);
     }
-  }
-
-  #foldToRanks(tokens: number): void {
-    for (let token = 0; token < tokens; token++) {
-      for (let rank = 0; rank < this.#ranks; rank++) {
-        const first = token * this.#devices + (this.#firstRank + rank) * this.#block;
-        let unneeded = 1;
-        for (let device = first; device < first + this.#block; device++) unneeded *= 1 - this.#needs[device]!;
-        this.#benefit[token * this.#ranks + rank] = 1 - unneeded;
-      }
-    }
-  }
-
-  #neededMost(token: number, first: number): number {
-    const base = token * this.#devices;
-    let home = first;
-    for (let device = first + 1; device < first + this.#block; device++) {
-      if (this.#needs[base + device]! > this.#needs[base + home]!) home = device;
-    }
-    return home;
   }
 }

@@ -7,6 +7,7 @@ import { assertPlanFits } from '../plan/fit.ts';
 import type { Plan } from '../plan/plan.ts';
 import { Ownership } from '../schedule/ownership.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
+import type { Work } from './compute-clock.ts';
 import { layerExchangeNames } from './exchange.ts';
 import { contiguousHomes, type HomeChooser, type HomeSource, predictedHomes } from './homes.ts';
 import { LayerRouting } from './layer-routing.ts';
@@ -16,7 +17,7 @@ import { placeRequests } from './placement.ts';
 import type { SimulatedPredictorName } from './predictors.ts';
 import { type Percentiles, percentiles, RequestClock } from './request-clock.ts';
 import { meanFigures, type RoutingFigures, RoutingTally } from './routing-figures.ts';
-import { type Segment, StepTimer } from './step-timer.ts';
+import { largestOf, type Segment, StepTimer } from './step-timer.ts';
 import {
   assertSteps,
   composeSteps,
@@ -50,12 +51,28 @@ export interface SimulationOptions {
   recorded?: { homes: HomeChooser; steps: SimulatedStep[] };
   /** Of the first cluster. */
   onSegment?: (segment: Segment, step: number) => void;
+  /** Told of everything ranks compute, of the first cluster. */
+  onWork?: (work: Work, rank: number, step: number) => void;
 }
 
-export interface SimulatedLayer extends RoutingFigures {
+/** What a stretch of time waited for longest. */
+export interface Busiest {
+  /** Link end; null where nothing is sent. */
+  busiestLink: string | null;
+  /** Rank that computed longest. */
+  busiestRank: number;
+}
+
+export interface SimulatedLayer extends RoutingFigures, Busiest {
   milliseconds: number;
   bytes: Record<Purpose, number>;
   messages: number;
+}
+
+export interface SimulatedStepTime extends Busiest {
+  tokens: number;
+  decodeTokens: number;
+  milliseconds: number;
 }
 
 /** What one schedule would do on one cluster; field names as in `smoe compare --json`. */
@@ -88,6 +105,7 @@ export interface SimulationResult extends RoutingFigures {
   /** Steps whose layers ran as two halves. */
   overlappedSteps: number;
   layers: SimulatedLayer[];
+  stepTimes: SimulatedStepTime[];
   /** Link end that collectives waited for longest; null on one rank. */
   busiestLink: { name: string; class: LinkClass; waitedMs: number; busyMs: number; bytes: number } | null;
   busiestRank: { rank: number; computeMs: number; overMean: number };
@@ -149,8 +167,8 @@ function assertInputsFit({ trace, shape, plan, layout }: SimulationOptions): voi
     );
   }
   const { fingerprint: modelFingerprint, layers, experts, topK } = model;
-  // A trace without token ids knows no vocabulary.
-  const vocabularySize = model.vocabularySize || plan.vocabularySize;
+  // A trace without token ids knows no vocabulary, nor does a plan that was solved from one.
+  const vocabularySize = plan.vocabularySize === 0 ? 0 : model.vocabularySize || plan.vocabularySize;
   assertPlanFits(plan, {
     modelFingerprint,
     layers,
@@ -185,7 +203,7 @@ class Replay {
   #overlappedSteps: number;
 
   constructor(options: SimulationOptions, ownership: Ownership, homes: HomeChooser[]) {
-    const { trace, shape, schedule, layout, clusters, onSegment } = options;
+    const { trace, shape, schedule, layout, clusters, onSegment, onWork } = options;
     const { layers } = trace.model;
     this.#options = options;
     this.#homes = homes;
@@ -193,8 +211,8 @@ class Replay {
     this.#routing = new LayerRouting(trace, ownership);
     this.#timers = clusters.map((cluster, i) => {
       const shuffles = schedule === 'speculative';
-      const listener = i === 0 && onSegment !== undefined ? { onSegment } : {};
-      return new StepTimer({ cluster, shape, layout, trace, shuffles, ...listener });
+      const listeners = i === 0 ? { ...(onSegment && { onSegment }), ...(onWork && { onWork }) } : {};
+      return new StepTimer({ cluster, shape, layout, trace, shuffles, ...listeners });
     });
     this.#requests = clusters.map(() => new RequestClock(trace, options.composition.phases));
     this.#totals = emptyTotals();
@@ -238,7 +256,9 @@ class Replay {
     const homes = new Int32Array(half.rows.length);
     homeChooser.choose(half, layer, homes);
     this.#routing.count(layer, half.rows, homes);
-    traffic.countLayer(half.groupTokens, this.#routing);
+    const { plan } = this.#options;
+    const rides = layer + 1 < plan.layers && homeChooser.pregates(layer + 1);
+    traffic.countLayer(half.groupTokens, this.#routing, rides ? this.#options.layout.tensorParallel : 0);
     for (const name of layerExchangeNames) {
       addExchange(totals, traffic.layer[name]);
       addExchange(this.#totals, traffic.layer[name]);
@@ -258,7 +278,14 @@ class Replay {
     const layers = this.#tallies.map((tally, layer): SimulatedLayer => {
       const layerTotals = this.#layerTotals[layer]!;
       const milliseconds = totals.layerSeconds[layer]! * 1000;
-      return { milliseconds, bytes: layerTotals.bytes, messages: sum(layerTotals.messages), ...tally.figures() };
+      return {
+        milliseconds,
+        bytes: layerTotals.bytes,
+        messages: sum(layerTotals.messages),
+        ...tally.figures(),
+        busiestLink: linkName(timer, largestOf(totals.layerLinkSeconds[layer]!)),
+        busiestRank: Math.max(0, largestOf(totals.layerRankSeconds[layer]!)),
+      };
     });
     const communication = sum(totals.exchangeSeconds);
     const expertExchange = totals.exchangeSeconds.dispatch + totals.exchangeSeconds.combine;
@@ -274,7 +301,7 @@ class Replay {
       bytesByLink: links.classBytes,
       messagesByLink: links.classMessages,
       steps,
-      stepMs: percentiles(timer.stepSeconds.map((seconds) => seconds * 1000)),
+      stepMs: percentiles(timer.steps.map(({ seconds }) => seconds * 1000)),
       ...this.#requests[index]!.figures(),
       tokensPerSecond: tokens / totals.seconds,
       totalMs: totals.seconds * 1000,
@@ -286,6 +313,13 @@ class Replay {
       overlappedSteps: this.#overlappedSteps,
       ...meanFigures(layers),
       layers,
+      stepTimes: timer.steps.map((step) => ({
+        tokens: step.tokens,
+        decodeTokens: step.decodeTokens,
+        milliseconds: step.seconds * 1000,
+        busiestLink: linkName(timer, step.busiestLink),
+        busiestRank: step.busiestRank,
+      })),
       busiestLink: busiestLink(timer),
       busiestRank: busiestRank(totals.rankComputeSeconds),
       notes: [],
@@ -296,13 +330,16 @@ class Replay {
   }
 }
 
+function linkName({ links }: StepTimer, end: number): string | null {
+  return links.ends[end]?.name ?? null;
+}
+
 function busiestLink({ totals, links }: StepTimer): SimulationResult['busiestLink'] {
-  const most = Math.max(...totals.linkWaitSeconds);
-  if (most === 0) return null;
-  const end = totals.linkWaitSeconds.indexOf(most);
+  const end = largestOf(totals.linkWaitSeconds);
+  if (end < 0) return null;
   const { name, class: linkClass } = links.ends[end]!;
   const busyMs = links.busySeconds[end]! * 1000;
-  return { name, class: linkClass, waitedMs: most * 1000, busyMs, bytes: links.bytes[end]! };
+  return { name, class: linkClass, waitedMs: totals.linkWaitSeconds[end]! * 1000, busyMs, bytes: links.bytes[end]! };
 }
 
 function busiestRank(seconds: Float64Array): SimulationResult['busiestRank'] {

@@ -1,7 +1,8 @@
 import type { Cluster } from '../cluster/cluster.ts';
 import type { Layout } from '../engine/api.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
-import { ComputeClock, type ComputeName, type GroupTokens } from './compute-clock.ts';
+import { ComputeClock, type ComputeName, type GroupTokens, type Work } from './compute-clock.ts';
+import { CoreSharing } from './core-sharing.ts';
 import type { Exchange, ExchangeName, LayerExchangeName } from './exchange.ts';
 import type { LayerRouting } from './layer-routing.ts';
 import { LinkClock } from './link-clock.ts';
@@ -20,7 +21,7 @@ export interface Segment {
   seconds: number;
   /** 0 = whole batch, 1 and 2 = its halves when they overlap. */
   half: 0 | 1 | 2;
-  /** [G] of a compute stage, each rank's own; undefined for exchanges. */
+  /** [G] of a compute stage, until each rank is done; undefined for exchanges. */
   rankSeconds: Float64Array | undefined;
   /** Link that an exchange waits for. */
   link: string | undefined;
@@ -42,10 +43,23 @@ export interface TimeTotals {
   evenExpertByteSeconds: number;
   /** [L] */
   layerSeconds: Float64Array;
-  /** [G] computing of each rank, waiting left out. */
+  /** [G] computing of each rank, waiting for others and for shared cores left out. */
   rankComputeSeconds: Float64Array;
   /** [link ends] seconds of exchanges that waited for this end. */
   linkWaitSeconds: Float64Array;
+  /** [L][G] and [L][link ends] the same, of each layer. */
+  layerRankSeconds: Float64Array[];
+  layerLinkSeconds: Float64Array[];
+}
+
+/** What one step took, and what it waited for most. */
+export interface StepTime {
+  tokens: number;
+  decodeTokens: number;
+  seconds: number;
+  /** Link end; -1 where nothing is sent. */
+  busiestLink: number;
+  busiestRank: number;
 }
 
 export interface TimerOptions {
@@ -55,6 +69,7 @@ export interface TimerOptions {
   trace: RoutingTrace;
   shuffles: boolean;
   onSegment?: (segment: Segment, step: number) => void;
+  onWork?: (work: Work, rank: number, step: number) => void;
 }
 
 /**
@@ -64,23 +79,33 @@ export interface TimerOptions {
 export class StepTimer {
   readonly links: LinkClock;
   readonly totals: TimeTotals;
-  /** [steps] */
-  readonly stepSeconds: number[];
+  readonly steps: StepTime[];
   readonly #compute: ComputeClock;
+  readonly #cores: CoreSharing;
   readonly #options: TimerOptions;
   /** Of the layer under way, of each of its halves. */
   #halves: TimedPiece[][];
   #now: number;
+  /** Of the step under way, [G] and [link ends]. */
+  readonly #stepRankSeconds: Float64Array;
+  readonly #stepLinkSeconds: Float64Array;
 
   constructor(options: TimerOptions) {
     const { cluster, shape, layout, trace, shuffles } = options;
     const ranks = layout.dataParallel * layout.tensorParallel;
     this.#options = options;
     this.links = new LinkClock(cluster, ranks);
-    this.#compute = new ComputeClock(cluster, shape, layout, trace, shuffles);
+    const onWork = options.onWork;
+    const listener = onWork && ((work: Work, rank: number): void => onWork(work, rank, this.steps.length));
+    this.#compute = new ComputeClock(cluster, shape, layout, trace, shuffles, listener);
+    this.#cores = new CoreSharing(cluster, ranks);
     this.#halves = [];
     this.#now = 0;
-    this.stepSeconds = [];
+    this.steps = [];
+    const ends = this.links.ends.length;
+    const { layers } = trace.model;
+    this.#stepRankSeconds = new Float64Array(ranks);
+    this.#stepLinkSeconds = new Float64Array(ends);
     this.totals = {
       seconds: 0,
       computeSeconds: 0,
@@ -99,9 +124,11 @@ export class StepTimer {
       byteSeconds: 0,
       expertByteSeconds: 0,
       evenExpertByteSeconds: 0,
-      layerSeconds: new Float64Array(trace.model.layers),
+      layerSeconds: new Float64Array(layers),
       rankComputeSeconds: new Float64Array(ranks),
-      linkWaitSeconds: new Float64Array(this.links.ends.length),
+      linkWaitSeconds: new Float64Array(ends),
+      layerRankSeconds: Array.from({ length: layers }, () => new Float64Array(ranks)),
+      layerLinkSeconds: Array.from({ length: layers }, () => new Float64Array(ends)),
     };
   }
 
@@ -133,7 +160,6 @@ export class StepTimer {
       exchange('combine'),
       this.#computed('sum', layer, compute.sum(routing)),
       exchange('attentionGather'),
-      this.#computed('restore', layer, compute.restore(tokens)),
     ]);
   }
 
@@ -159,7 +185,15 @@ export class StepTimer {
   endStep(step: SimulatedStep, traffic: Traffic): number {
     this.#spend(this.#computed('logits', -1, this.#compute.logits(step)));
     this.#spend(this.#exchanged(traffic.sampling, -1));
-    this.stepSeconds.push(this.#now - this.totals.seconds);
+    this.steps.push({
+      tokens: step.rows.length,
+      decodeTokens: step.decodeTokens,
+      seconds: this.#now - this.totals.seconds,
+      busiestLink: largestOf(this.#stepLinkSeconds),
+      busiestRank: Math.max(0, largestOf(this.#stepRankSeconds)),
+    });
+    this.#stepLinkSeconds.fill(0);
+    this.#stepRankSeconds.fill(0);
     this.totals.seconds = this.#now;
     return this.#now;
   }
@@ -170,12 +204,17 @@ export class StepTimer {
   }
 
   #tell(piece: TimedPiece, start: number, half: Segment['half']): void {
-    if (piece.seconds > 0) this.#options.onSegment?.({ ...piece, start, half }, this.stepSeconds.length);
+    if (piece.seconds > 0) this.#options.onSegment?.({ ...piece, start, half }, this.steps.length);
   }
 
-  #computed(name: ComputeName, layer: number, rankSeconds: Float64Array): TimedPiece {
+  #computed(name: ComputeName, layer: number, alone: Float64Array): TimedPiece {
+    const rankSeconds = this.#cores.finish(alone);
     const seconds = Math.max(...rankSeconds);
-    rankSeconds.forEach((own, rank) => (this.totals.rankComputeSeconds[rank]! += own));
+    alone.forEach((own, rank) => {
+      this.totals.rankComputeSeconds[rank]! += own;
+      this.#stepRankSeconds[rank]! += own;
+      if (layer >= 0) this.totals.layerRankSeconds[layer]![rank]! += own;
+    });
     this.totals.computeSeconds += seconds;
     return { kind: 'compute', name, layer, seconds, rankSeconds, link: undefined, bytes: 0 };
   }
@@ -186,6 +225,8 @@ export class StepTimer {
       this.totals.exchangeSeconds[exchange.name] += seconds;
       this.totals.byteSeconds += byteSeconds;
       this.totals.linkWaitSeconds[link]! += seconds;
+      this.#stepLinkSeconds[link]! += seconds;
+      if (layer >= 0) this.totals.layerLinkSeconds[layer]![link]! += seconds;
       if (exchange.purpose === 'dispatch' || exchange.purpose === 'combine') {
         this.totals.expertByteSeconds += byteSeconds;
         this.totals.evenExpertByteSeconds += evenByteSeconds;
@@ -197,4 +238,13 @@ export class StepTimer {
       ...{ rankSeconds: undefined, link: link === -1 ? undefined : this.links.ends[link]!.name },
     };
   }
+}
+
+/** Index of the largest value above 0, the first of equals; -1 when there is none. */
+export function largestOf(values: Float64Array): number {
+  let largest = -1;
+  values.forEach((value, i) => {
+    if (value > (largest < 0 ? 0 : values[largest]!)) largest = i;
+  });
+  return largest;
 }

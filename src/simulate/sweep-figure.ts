@@ -3,7 +3,7 @@ import { linePanel, type LineSeries } from '../figure/line-panel.ts';
 import { type Panel, renderFigure } from '../figure/svg.ts';
 import type { SweepAxis, SweepReport, SweepSeries } from './sweep.ts';
 
-const panelSize = { width: 440, height: 360 };
+const panelSize = { width: 436, height: 360 };
 
 const axisLabels: Record<SweepAxis, string> = {
   ep: 'expert-parallel ranks',
@@ -35,12 +35,14 @@ function planPanel(report: SweepReport, plan: string): Panel {
     label: axisLabels[axis],
     minimum: scale(values[0]!),
     maximum: scale(values.at(-1)!),
+    ticks: values.map(scale),
     format: (exponent) => String(Number((10 ** exponent).toPrecision(2))),
   };
+  const known = ratios.filter(Number.isFinite);
   const y: Axis = {
     label: `time / time of ${baseline.schedule}, ${baseline.plan}`,
-    minimum: 0,
-    maximum: Math.max(1.2, ...ratios.filter(Number.isFinite)) * 1.05,
+    minimum: Math.floor(10 * Math.min(0.9, ...known)) / 10,
+    maximum: Math.ceil(10 * Math.max(1.1, ...known)) / 10,
   };
   const lines = runs.map((run): LineSeries => ({
     name: `${run.schedule}, ${payText(run, axis)}`,

@@ -29,13 +29,19 @@ export function addExchange(totals: TrafficTotals, exchange: Exchange): void {
   }
 }
 
-/** Traffic of a run with greedy sampling, computed from its record. @param rowBytes bytes of a hidden row */
+/**
+ * Traffic of a run with greedy sampling, computed from its record.
+ *
+ * @param rowBytes bytes of a hidden row
+ * @param ridingBytes what each row brings along for a layer's slices
+ */
 export function recordedTraffic(
   run: RecordedRun,
   schedule: SimulatedScheduleName,
   layout: Layout,
   ownership: Ownership,
   rowBytes: number,
+  ridingBytes: (layer: number) => number = () => 0,
 ): RunTraffic {
   const { layers } = run.trace.model;
   const traffic = new Traffic(schedule, layout, ownership, rowBytes);
@@ -51,7 +57,7 @@ export function recordedTraffic(
         step.rows,
         Int32Array.from(step.rows, (row) => run.homes[row * layers + layer]!),
       );
-      traffic.countLayer(step.groupTokens, routing);
+      traffic.countLayer(step.groupTokens, routing, layer + 1 < layers ? ridingBytes(layer + 1) : 0);
       for (const name of layerExchangeNames) addExchange(totals, traffic.layer[name]);
     }
     return totals;

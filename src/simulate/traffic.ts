@@ -1,8 +1,8 @@
 import { shardLength } from '../comm/shards.ts';
 import { type Layout, type ScheduleName, scheduleNames } from '../engine/api.ts';
+import { roundUp } from '../schedule/attention-exchange.ts';
 import { routingBytesPerPair, routingBytesPerRow } from '../schedule/deduplicated.ts';
 import type { Ownership } from '../schedule/ownership.ts';
-import { sliceSizes } from '../schedule/token-slices.ts';
 import { Exchange, type LayerExchangeName, layerExchangeNames } from './exchange.ts';
 import type { LayerRouting } from './layer-routing.ts';
 
@@ -27,8 +27,6 @@ export class Traffic {
   readonly #schedule: SimulatedScheduleName;
   readonly #rowBytes: number;
   readonly #blocks: number;
-  /** [tp] */
-  readonly #slices: Int32Array;
 
   /** @param rowBytes bytes of one token's hidden row */
   constructor(schedule: SimulatedScheduleName, layout: Layout, ownership: Ownership, rowBytes: number) {
@@ -43,7 +41,6 @@ export class Traffic {
     this.#schedule = schedule;
     this.#rowBytes = rowBytes;
     this.#blocks = ownership.largestOwned();
-    this.#slices = new Int32Array(layout.tensorParallel);
   }
 
   /**
@@ -62,18 +59,22 @@ export class Traffic {
     });
   }
 
-  /** @param groupTokens [dp] tokens of each data-parallel group */
-  countLayer(groupTokens: Int32Array, routing: LayerRouting): void {
+  /**
+   * @param groupTokens [dp] tokens of each data-parallel group
+   * @param ridingBytes what every gathered row brings along for the next layer's slices
+   */
+  countLayer(groupTokens: Int32Array, routing: LayerRouting, ridingBytes: number): void {
     for (const name of layerExchangeNames) this.layer[name].clear();
-    groupTokens.forEach((tokens, group) => this.#attention(tokens, group * this.#layout.tensorParallel));
+    groupTokens.forEach((tokens, group) => {
+      this.#attention(tokens, group * this.#layout.tensorParallel, routing.homeRows, ridingBytes);
+    });
     if (this.ranks > 1) this.#experts(routing);
   }
 
   /** Attention outputs become residual slices, and at the layer's end slices become all rows again. */
-  #attention(tokens: number, first: number): void {
+  #attention(tokens: number, first: number, homeRows: Int32Array, ridingBytes: number): void {
     const { tensorParallel } = this.#layout;
     if (tensorParallel === 1) return;
-    const slices = sliceSizes(tokens, tensorParallel, this.#slices);
     const end = first + tensorParallel;
     const sum = this.layer.attentionSum;
     if (this.#schedule === 'deepspeed-moe' || this.#schedule === 'alltoallv') {
@@ -84,8 +85,11 @@ export class Traffic {
       sum.rounds = 2;
       sum.sendToAll(first, end, (_source, destination) => shard(destination));
       sum.sendToAll(first, end, (source) => shard(source));
-    } else sum.sendToAll(first, end, (_source, destination) => slices[destination - first]! * this.#rowBytes);
-    this.layer.attentionGather.sendToAll(first, end, (source) => slices[source - first]! * this.#rowBytes);
+    } else sum.sendToAll(first, end, (_source, destination) => homeRows[destination]! * this.#rowBytes);
+    this.layer.attentionGather.sendToAll(first, end, (source) => {
+      const rows = homeRows[source]!;
+      return rows * this.#rowBytes + roundUp(rows * ridingBytes, 4);
+    });
   }
 
   #experts(routing: LayerRouting): void {

@@ -30,9 +30,25 @@ export function mpirunArguments(topology: Topology, { agent, hostfile }: LaunchF
     // Hosts share the machine's cores: bound, the ranks of all of them would meet on the first.
     ...['--bind-to', 'none', '--mca', 'mpi_yield_when_idle', '1'],
     ...['--mca', 'plm_rsh_agent', agent, '--mca', 'plm_rsh_no_tree_spawn', '1'],
+    // A link taken down is noticed within seconds, not minutes.
+    ...['--mca', 'oob_tcp_keepalive_time', '4', '--mca', 'oob_tcp_keepalive_intvl', '1'],
+    ...['--mca', 'oob_tcp_keepalive_probes', '3'],
     ...['--mca', 'pml', 'ob1', '--mca', 'btl', 'self,vader,tcp'],
     ...['--mca', 'btl_tcp_if_include', hostInterface, '--mca', 'oob_tcp_if_include', hostInterface],
+    // Its default protocol for large messages has the receiver ask for the data on the connection that its own data leaves on, and
+    // the request waits behind them: two hosts that exchange large messages get half of a link.
+    ...['--mca', 'btl_tcp_flags', 'send,inplace'],
   ];
+}
+
+/**
+ * For programs that start mpirun themselves when they run on a testbed: the arguments above without the number of ranks;
+ * undefined elsewhere.
+ */
+export function mpirunArgumentsHere(environment: Record<string, string | undefined>): string[] | undefined {
+  const words = environment.SMOE_TESTBED_MPIRUN?.split(' ');
+  const at = words?.indexOf('-np') ?? -1;
+  return at === -1 ? words : words!.toSpliced(at, 2);
 }
 
 /** The argument list that runs `command` on a host, under the host's name. */

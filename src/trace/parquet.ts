@@ -26,6 +26,9 @@ const integerColumns = ['request', 'position', 'token', 'phase'] as const;
 /** DEFLATE expands at most this much; bounds what a damaged row count can make the reader allocate. */
 const largestExpansion = 1032;
 
+/** The Parquet marks at both ends and the length of the metadata. */
+const fewestBytes = 12;
+
 interface TraceMetadata {
   version: number;
   model: TraceModel;
@@ -170,6 +173,9 @@ async function openParquet(path: string): Promise<{ file: AsyncBuffer; parquet: 
   } catch (cause) {
     throw new SmoeError('TRACE_UNREADABLE', `${path}: cannot open the trace: ${messageOf(cause)}`, { cause });
   }
+  if (file.byteLength < fewestBytes) {
+    throw damaged(path, file.byteLength === 0 ? 'the file is empty' : `${file.byteLength} bytes are too few`);
+  }
   try {
     return { file, parquet: await parquetMetadataAsync(file) };
   } catch (cause) {
@@ -284,15 +290,16 @@ function copyColumn(path: string, column: string, data: DecodedArray, start: num
     const target = trace[column]!;
     const width = trace.model.layers * trace.model.topK * target.BYTES_PER_ELEMENT;
     const bytes = new Uint8Array(target.buffer, target.byteOffset, target.byteLength);
-    for (let i = 0; i < data.length; i++) {
-      const row: unknown = data[i];
-      if (!(row instanceof Uint8Array) || row.length !== width) {
-        throw damaged(
-          path,
-          `row ${start + i}: ${column} holds ${row instanceof Uint8Array ? row.length : 'no'} bytes, expected ${width}`,
-        );
+    for (let i = 0; i < data.length;) {
+      const rows = rowsTogether(data, i, width);
+      if (rows === 0) {
+        const row: unknown = data[i];
+        const held = row instanceof Uint8Array ? row.length : 'no';
+        throw damaged(path, `row ${start + i}: ${column} holds ${held} bytes, expected ${width}`);
       }
-      bytes.set(row, (start + i) * width);
+      const first = data[i] as Uint8Array;
+      bytes.set(new Uint8Array(first.buffer, first.byteOffset, rows * width), (start + i) * width);
+      i += rows;
     }
     return;
   }
@@ -304,6 +311,20 @@ function copyColumn(path: string, column: string, data: DecodedArray, start: num
       throw damaged(path, `row ${start + i}: ${column} is ${String(data[i])}`);
     target[start + i] = value;
   }
+}
+
+/** Rows from `first` on that are `width` bytes each and follow each other in memory, as those of a plain page do: one copy serves them. */
+function rowsTogether(data: DecodedArray, first: number, width: number): number {
+  const start: unknown = data[first];
+  if (!(start instanceof Uint8Array) || start.length !== width) return 0;
+  const { buffer, byteOffset } = start;
+  let rows = 1;
+  for (; first + rows < data.length; rows++) {
+    const row: unknown = data[first + rows];
+    if (!(row instanceof Uint8Array) || row.length !== width || row.byteOffset !== byteOffset + rows * width) break;
+    if (row.buffer !== buffer) break;
+  }
+  return rows;
 }
 
 function damaged(path: string, message: string, cause?: unknown): SmoeError {

@@ -71,23 +71,28 @@ function validateTokens(where: string, { length, token, phase, model }: RoutingT
   }
 }
 
+/** Set by set without branches, as this is most of what reading costs after decompression; only a bad set is looked at again. */
 function validateExperts(where: string, { length, experts, model }: RoutingTrace): void {
   const { layers, topK } = model;
+  const largest = model.experts - 1;
   const sets = length * layers;
   for (let set = 0, at = 0; set < sets; set++) {
     let previous = -1;
-    for (let i = 0; i < topK; i++, at++) {
+    // Negative as soon as one difference is: an id that does not ascend, or one above the largest.
+    let signs = 0;
+    for (const end = at + topK; at < end; at++) {
       const expert = experts[at]!;
-      if (expert <= previous || expert >= model.experts) {
-        const field = `row ${Math.floor(set / layers)}, layer ${set % layers}: expert ${expert}`;
-        throw invalid(
-          where,
-          expert >= model.experts
-            ? `${field} of ${model.experts}`
-            : `${field} after ${previous}; ids must ascend without repeats`,
-        );
-      }
+      signs |= (expert - previous - 1) | (largest - expert);
       previous = expert;
     }
+    if (signs < 0) throw badSet(where, set, experts.subarray(at - topK, at), model);
   }
+}
+
+/** Names the first expert of a bad set that breaks a rule. */
+function badSet(where: string, set: number, ids: Uint16Array, { layers, experts }: TraceModel): SmoeError {
+  const at = ids.findIndex((expert, i) => expert >= experts || (i > 0 && expert <= ids[i - 1]!));
+  const field = `row ${Math.floor(set / layers)}, layer ${set % layers}: expert ${ids[at]}`;
+  const problem = ids[at]! >= experts ? ` of ${experts}` : ` after ${ids[at - 1]}; ids must ascend without repeats`;
+  return invalid(where, field + problem);
 }

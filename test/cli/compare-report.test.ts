@@ -14,7 +14,8 @@ const facts: CompareFacts = {
   network: 'shared memory',
   plan: 'models/demo/plan-4.json',
   repeats: 3,
-  overlap: false,
+  overlap: [],
+  threadsPerRank: 1,
   predictor: 'combined',
   solvers: { contiguous: 'contiguous', planned: 'hypergraph' },
 };
@@ -27,7 +28,7 @@ function schedule(
   const timed = [400, 500, 1000].map((wallMs) =>
     runReport({ ...change, wallMs, logits: undefined, logitsRows: [], logitsSha256: '', ...timedChange }),
   );
-  return { schedule: name, checked: runReport(change), timed };
+  return { schedule: name, checked: runReport(change), timed, timeline: undefined };
 }
 
 const plannedLogits = {
@@ -53,6 +54,7 @@ function runs(change: Partial<CompareRuns> = {}): CompareRuns {
       schedule('speculative', planned),
     ],
     references: { contiguous: runReport(), planned: runReport(plannedLogits) },
+    hosts: ['a', 'a', 'a', 'a'],
     ...change,
   };
 }
@@ -106,6 +108,7 @@ describe('comparison', () => {
     const report = assembleReport(facts, {
       schedules: [schedule('dedup', none)],
       references: { contiguous: runReport(none) },
+      hosts: ['a', 'a', 'a', 'a'],
     });
     assert.equal(report.schedules[0]!.bitIdentical, false);
     assert.equal(report.maxAbsLogitDifference, null);

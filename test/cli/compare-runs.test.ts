@@ -18,17 +18,26 @@ const setup: CompareSetup = {
   repeats: 2,
   stepTokens: 8,
   logits: 'sampled',
-  overlap: false,
+  overlap: [],
+  threadsPerRank: 3,
+  timelineSteps: 0,
+  transport: { transport: 'mpi' },
+  planFile: 'plan.json',
 };
 
 /** Sessions that write down what happens to them; `fails` makes one run throw. */
 function recorder(fails?: string): { open: OpenSession; events: string[] } {
   const events: string[] = [];
   const open: OpenSession = async (options) => {
-    const name = `${options.plan.solver} x${options.layout.tensorParallel}`;
+    const ranks = options.layout.tensorParallel;
+    const name = `${options.plan.solver} x${ranks}`;
+    assert.equal(options.transport, ranks === 1 ? 'threads' : 'mpi');
+    assert.equal(options.threadsPerRank, ranks === 1 ? 1 : 3);
+    assert.equal(options.planFile, options.plan.solver === 'hypergraph' ? 'plan.json' : undefined);
     events.push(`open ${name}`);
     return {
       options,
+      hosts: Array.from({ length: ranks }, () => 'a'),
       run: async ({ schedule, logits }) => {
         const event = `${name}: ${schedule} ${logits}`;
         events.push(event);

@@ -23,6 +23,8 @@ export function runReport(change: Partial<RunReport> = {}): RunReport {
     generatedTokens: 4,
     wallMs: 500,
     steps: [],
+    phases: [],
+    timeline: undefined,
     outputSha256: 'tokens',
     logitsSha256: 'logits',
     logits: Float32Array.of(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),

@@ -228,6 +228,9 @@ describe('MPI ranks: an mpirun of their own', { skip }, () => {
     await assert.rejects(mpirun('throwing'), ({ stdout }: { stdout: string }) =>
       /^TEST_THROWN: rank 1: thrown/m.test(stdout),
     );
+    await assert.rejects(mpirun('too many'), ({ stdout }: { stdout: string }) =>
+      /^RANK_COUNT: 4 ranks are wanted, 3 processes/m.test(stdout),
+    );
     await assert.rejects(mpirun('other plan'), ({ stdout }: { stdout: string }) =>
       /^RANKS_DISAGREE: rank 1 on \S+ has plan b, /m.test(stdout),
     );
@@ -270,7 +273,7 @@ describe('MPI on this host', () => {
         await withMpirun(fake('old', 'mpirun (Open MPI) 3.1.6')),
         /^MPI_VERSION: Open MPI 3\.1 is not supported/,
       );
-      assert.match(await problemWith({ OMPI_COMM_WORLD_SIZE: '2' }, module), /^MPI_NESTED: .*joinMpiRanks/);
+      assert.match(await problemWith({ OMPI_COMM_WORLD_SIZE: '2' }, module), /^MPI_NESTED: .*joinProcesses/);
       // The program without its dependencies.
       cpSync(new URL('../../src', import.meta.url), join(directory, 'src'), { recursive: true });
       writeFileSync(join(directory, 'package.json'), '{ "type": "module" }');

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { scheduleNames } from '../../src/engine/api.ts';
+import { overlapNames, scheduleNames } from '../../src/engine/api.ts';
 import { loadTokenizer } from '../../src/model/tokenizer.ts';
 import { predictorNames } from '../../src/plan/plan.ts';
+import type { Session } from '../../src/engine/api.ts';
 import { readGolden, tinyDirectory, tinyFamilies } from '../model/fixtures.ts';
 import { demoDirectory, layouts, randomPlan, request, run, runOnce, withSession, withTables } from './runs.ts';
 
@@ -46,7 +47,7 @@ for (const family of tinyFamilies) {
       fc.integer({ min: 1, max: 1000 }),
       fc.integer({ min: 0, max: 3 }),
       fc.constantFrom(1, 5, 64),
-      fc.boolean(),
+      fc.subarray([...overlapNames]),
       async (prompts, layout, schedule, predictor, seed, copies, maximumStepTokens, overlap) => {
         const plan = randomPlan(directory, 4, seed, copies);
         const requests = prompts.map((tokens) => request(tokens, { maxNewTokens: 3 }));
@@ -62,23 +63,31 @@ for (const family of tinyFamilies) {
   });
 }
 
-test('micro-batches that overlap change no bit', async () => {
+test('no way of overlapping changes a bit', async () => {
   const directory = tinyDirectory('qwen3_moe');
   const plan = randomPlan(directory, 4, 5);
-  const requests = [40, 25, 33].map((length, i) => request(Array.from({ length }, (_, j) => (i * 97 + j * 31) % 320)));
+  const requests = [150, 25, 133].map((length, i) =>
+    request(Array.from({ length }, (_, j) => (i * 97 + j * 31) % 320)),
+  );
   const reference = await runOnce(directory, oneRank, plan, run({ requests, logits: 'all' }));
   for (const layout of layouts) {
-    await withSession(directory, layout, plan, async (session) => {
+    const use = async (session: Session): Promise<void> => {
       for (const schedule of scheduleNames) {
         const placement = Int32Array.from(requests, () => 0);
         const options = run({ requests, schedule, placement, predictor: 'pregate', logits: 'all' });
-        const plain = await session.run(options);
-        const overlapped = await session.run({ ...options, overlap: true });
-        assert.equal(overlapped.logitsSha256, reference.logitsSha256, `${schedule} overlapped`);
-        assert.equal(plain.logitsSha256, reference.logitsSha256);
-        if (layout.tensorParallel * layout.dataParallel > 1) assert.ok(overlapped.messages > plain.messages);
+        const messages: number[] = [];
+        for (const overlap of [[], ['prepare'], ['gather', 'prepare'], ['microbatch'], overlapNames] as const) {
+          const report = await session.run({ ...options, overlap });
+          assert.equal(report.logitsSha256, reference.logitsSha256, `${schedule}, ${overlap.join()}`);
+          messages.push(report.messages);
+        }
+        const [none, prepared, gathered, halves, all] = messages;
+        assert.equal(prepared, none);
+        if (layout.tensorParallel > 1) assert.ok(gathered! > none! && all! > halves!);
+        if (layout.tensorParallel * layout.dataParallel > 1) assert.ok(halves! > none!);
       }
-    });
+    };
+    await withSession(directory, layout, plan, use, { maximumStepTokens: 300 });
   }
 });
 

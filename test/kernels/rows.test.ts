@@ -137,3 +137,25 @@ test('routerTopK gives the bits of the reference, ascending ids, ties to the low
     }),
   );
 });
+
+test('gatherAt and rmsNormAt read rows wherever they are', () => {
+  fc.assert(
+    fc.property(shape, ({ rows, width, seed }) => {
+      bench.clear();
+      const numbers = new Numbers(seed);
+      const source = numbers.floats((rows + 3) * width);
+      const at = bench.place(source);
+      const index = Int32Array.from({ length: rows }, () => numbers.integer(rows + 3));
+      const addresses = bench.place(index.map((row) => at + row * width * 4));
+      const weight = bench.place(numbers.floats(width));
+      const wanted = bench.reserve(rows * width * 4);
+      const got = bench.reserve(rows * width * 4);
+      bench.kernels.gatherRows(at, bench.place(index), wanted, rows, width);
+      bench.kernels.gatherAt(addresses, got, rows, width);
+      assertSameBits(bench.floats(got, rows * width), bench.floats(wanted, rows * width), 'rows');
+      bench.kernels.rmsNormAt(addresses, weight, got, rows, width, 1e-6);
+      bench.kernels.rmsNorm(wanted, width, weight, wanted, width, rows, width, 1e-6);
+      assertSameBits(bench.floats(got, rows * width), bench.floats(wanted, rows * width), 'norms');
+    }),
+  );
+});

@@ -56,7 +56,7 @@ describe('solving a plan', () => {
     values.set([10, 2], 99 * 2);
     const { expertOwner } = await solvePlan(few, { devices: 4, solver: 'contiguous' });
     const embedding = { values, hiddenSize: 2 };
-    const needs = buildPredictionTables(few, expertOwner, 4, ['token', 'token', 'token'], embedding).tokenNeeds;
+    const needs = buildPredictionTables(few, expertOwner, 4, ['token', 'token', 'token'], { embedding }).tokenNeeds;
     assert.deepEqual(needs.slice(99 * 4, 100 * 4), needs.slice(frequent * 4, frequent * 4 + 4));
   });
 
@@ -152,7 +152,7 @@ describe('evaluation', () => {
   });
 
   it('cuts equal slices batch by batch', () => {
-    const needs = new Float32Array(20).map((_, i) => (i % 2 === 0 ? 1 : 0));
+    const needs = new Uint8Array(20).map((_, i) => (i % 2 === 0 ? 1 : 0));
     const homes = slicedHomes(needs, 10, 2, 4);
     assert.deepEqual([...homes], [1, 1, 0, 0, 1, 1, 0, 0, 1, 0]);
   });

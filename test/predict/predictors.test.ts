@@ -3,6 +3,7 @@ import { before, describe, it } from 'node:test';
 import type { Plan } from '../../src/plan/plan.ts';
 import { predictorNames } from '../../src/plan/plan.ts';
 import { solvePlan } from '../../src/plan/solve.ts';
+import { routeAhead } from '../../src/kernels/reference.ts';
 import { createPredictor } from '../../src/predict/index.ts';
 import { RequestPlacer } from '../../src/predict/placement.ts';
 import type { PredictionContext } from '../../src/predict/predictor.ts';
@@ -26,6 +27,11 @@ describe('predictors', () => {
     plan = await solvePlan(trace, { devices: 4 });
   });
 
+  const ownersOf = (layer: number): Uint16Array => plan.expertOwner.slice(layer * 16, (layer + 1) * 16);
+  /** [4][16] without copies. */
+  const heldBy = (owners: Uint16Array): Uint8Array =>
+    Uint8Array.from({ length: 4 * 16 }, (_, i) => (owners[i % 16] === Math.floor(i / 16) ? 1 : 0));
+
   /** Logits that put the row's true experts first. */
   function contextOf(layer: number): PredictionContext {
     const logits = new Float32Array(tokens * 16).fill(-1);
@@ -37,19 +43,18 @@ describe('predictors', () => {
       layer,
       tokens,
       tokenIds: trace.token.slice(0, tokens),
-      homeBefore: homes,
-      homeTwoBefore: new Int16Array(tokens).fill(-1),
-      pregateLogits: () => logits,
+      homesBefore: [homes, new Int16Array(tokens).fill(-1), new Int16Array(tokens).fill(-1)],
+      routeAhead: (doubt, needs) =>
+        routeAhead(logits, tokens, 4, doubt, ownersOf(layer), 4, heldBy(ownersOf(layer)), 4, 255, needs),
     };
   }
 
   for (const name of predictorNames) {
-    it(`${name} gives probabilities, the same ones every time`, () => {
+    it(`${name} gives the same needs every time`, () => {
       for (const layer of [0, 1]) {
-        const needs = new Float32Array(tokens * 4).fill(7);
+        const needs = new Uint8Array(tokens * 4).fill(7);
         createPredictor(name, plan).predict(contextOf(layer), needs);
-        assert.ok(needs.every((value) => value >= 0 && value <= 1));
-        const again = new Float32Array(tokens * 4);
+        const again = new Uint8Array(tokens * 4);
         createPredictor(name, plan).predict(contextOf(layer), again);
         assert.deepEqual(again, needs);
       }
@@ -57,23 +62,28 @@ describe('predictors', () => {
   }
 
   it('the pregate finds exactly the devices of clear-cut logits', () => {
-    const needs = new Float32Array(tokens * 4);
+    const needs = new Uint8Array(tokens * 4);
     createPredictor('pregate', plan).predict(contextOf(1), needs);
     for (let row = 0; row < tokens; row++) {
       const owners = new Set(
         Array.from(trace.experts.subarray(row * 8 + 4, row * 8 + 8), (expert) => plan.expertOwner[16 + expert]),
       );
-      for (let device = 0; device < 4; device++) assert.equal(needs[row * 4 + device], owners.has(device) ? 1 : 0);
+      for (let device = 0; device < 4; device++) assert.equal(needs[row * 4 + device], owners.has(device) ? 255 : 0);
     }
   });
 
   it('the pregate copes with equal logits', () => {
-    const needs = new Float32Array(tokens * 4);
+    const owners = ownersOf(1);
+    const needs = new Uint8Array(tokens * 4);
     createPredictor('pregate', plan).predict(
-      { ...contextOf(1), pregateLogits: () => new Float32Array(tokens * 16) },
+      {
+        ...contextOf(1),
+        routeAhead: (doubt, out) =>
+          routeAhead(new Float32Array(tokens * 16), tokens, 4, doubt, owners, 4, heldBy(owners), 4, 255, out),
+      },
       needs,
     );
-    assert.ok(needs.every((value) => value === 1));
+    assert.ok(needs.every((value) => value === 255));
   });
 
   it('table predictors say so when the plan holds no tables', () => {
@@ -84,7 +94,7 @@ describe('predictors', () => {
 
   it('random guesses differ by seed and layer', () => {
     const guess = (seed: number, layer: number): string => {
-      const needs = new Float32Array(tokens * 4);
+      const needs = new Uint8Array(tokens * 4);
       createPredictor('random', plan, { seed }).predict(contextOf(layer), needs);
       return needs.join();
     };

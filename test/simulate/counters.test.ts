@@ -38,7 +38,10 @@ for (const [dataParallel, tensorParallel] of layouts) {
         const report = await runDemo(session, model.requests, schedule, 'pregate');
         const ownership = new Ownership(plan, dataParallel * tensorParallel);
         const rowBytes = model.config.hiddenSize * 4;
-        const { steps, all } = recordedTraffic(recordedRun(report, layout), schedule, layout, ownership, rowBytes);
+        const { steps, all } = recordedTraffic(
+          ...([recordedRun(report, layout), schedule, layout, ownership, rowBytes] as const),
+          (layer) => (schedule === 'speculative' && layer > 0 ? tensorParallel : 0),
+        );
         await t.test(schedule, () => {
           for (const purpose of purposes) assert.equal(all.bytes[purpose], report.bytes[purpose], `${purpose} bytes`);
           const messages = purposes.reduce((sum, purpose) => sum + all.messages[purpose], 0);

@@ -60,7 +60,14 @@ export function runDemo(
   predictor: PredictorName,
   overlap: boolean = false,
 ): Promise<RunReport> {
-  return session.run({ schedule, predictor, requests, logits: 'none', recordRouting: true, overlap });
+  return session.run({
+    schedule,
+    predictor,
+    requests,
+    logits: 'none',
+    recordRouting: true,
+    overlap: overlap ? ['prepare', 'microbatch'] : [],
+  });
 }
 
 /** Two copies on every device, of experts of its neighbour: enough that some groups are served at home. */

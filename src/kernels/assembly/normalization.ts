@@ -17,13 +17,25 @@ export function rmsNorm(
   for (let row = 0; row < rows; row++) {
     const from = x + <usize>row * ((<usize>xStride) << 2);
     const to = y + <usize>row * ((<usize>yStride) << 2);
-    const mean = sumOfSquares(from, width) / <f32>width;
-    const scale = f32x4.splat(<f32>1 / sqrt<f32>(mean + epsilon));
-    for (let i = 0; i < width; i += 4) {
-      const at = (<usize>i) << 2;
-      const scaled = f32x4.mul(Lanes.load(from + at, width - i, 0), scale);
-      Lanes.store(to + at, f32x4.mul(Lanes.load(weight + at, width - i, 0), scaled), width - i);
-    }
+    normalizeRow(from, weight, to, width, epsilon);
+  }
+}
+
+/** The same, where row i of x is at addresses[i]; addresses: i32 [rows], y dense. */
+export function rmsNormAt(addresses: usize, weight: usize, y: usize, rows: i32, width: i32, epsilon: f32): void {
+  const bytes = (<usize>width) << 2;
+  for (let row = 0; row < rows; row++, addresses += 4, y += bytes) {
+    normalizeRow(<usize>load<u32>(addresses), weight, y, width, epsilon);
+  }
+}
+
+function normalizeRow(from: usize, weight: usize, to: usize, width: i32, epsilon: f32): void {
+  const mean = sumOfSquares(from, width) / <f32>width;
+  const scale = f32x4.splat(<f32>1 / sqrt<f32>(mean + epsilon));
+  for (let i = 0; i < width; i += 4) {
+    const at = (<usize>i) << 2;
+    const scaled = f32x4.mul(Lanes.load(from + at, width - i, 0), scale);
+    Lanes.store(to + at, f32x4.mul(Lanes.load(weight + at, width - i, 0), scaled), width - i);
   }
 }
 

@@ -9,6 +9,14 @@ export function gatherRows(source: usize, index: usize, target: usize, rows: i32
   }
 }
 
+/** target[i] = the row at addresses[i]; addresses: i32 [rows]. */
+export function gatherAt(addresses: usize, target: usize, rows: i32, width: i32): void {
+  const bytes = (<usize>width) << 2;
+  for (let i = 0; i < rows; i++, addresses += 4, target += bytes) {
+    memory.copy(target, <usize>load<u32>(addresses), bytes);
+  }
+}
+
 /** target[index[i]] = source[i]. */
 export function scatterRows(source: usize, index: usize, target: usize, rows: i32, width: i32): void {
   const bytes = (<usize>width) << 2;

@@ -1,0 +1,99 @@
+/** What the simulator says of every cell, from a routing trace, the plan, the links as measured and one calibration for all. */
+import { clusterText, type DescribedHosts } from '../../src/calibrate/cluster-text.ts';
+import { cachePositionsFor } from '../../src/cli/prompts.ts';
+import { demoDirectory } from '../../src/cli/model-directory.ts';
+import type { Cluster } from '../../src/cluster/cluster.ts';
+import { decodeCluster } from '../../src/cluster/cluster-file.ts';
+import { openSession } from '../../src/engine/session.ts';
+import { readPlan } from '../../src/plan/plan-file.ts';
+import { modelShape } from '../../src/simulate/model-shape.ts';
+import { simulate } from '../../src/simulate/simulate.ts';
+import type { RoutingTrace } from '../../src/trace/routing-trace.ts';
+import { layouts, networks, ranks, setups, transportName, workloads, type Network } from './matrix.ts';
+import { rounded, requestsOf, workloadKey } from './measure.ts';
+import { demoModel, planPath } from './plans.ts';
+import type { Results } from './results.ts';
+
+const memoryGB = 4;
+
+/** The machine with the network's links as the testbed measured them; undefined without a calibration of its transport. */
+function clusterOf(network: Network, results: Results): Cluster | undefined {
+  const calibration = results.calibrations[transportName(network)];
+  if (calibration === undefined) return undefined;
+  const text = (hosts?: DescribedHosts): string =>
+    clusterText(calibration, { title: network.title, memoryGB, ...(hosts === undefined ? {} : { hosts }) });
+  if (network.kind === 'memory') return decodeCluster(text(), network.name);
+  const measured = results.networks.find((item) => item.network === network.name)?.measured[0];
+  const megabits = measured?.rateMbit ?? network.rateMbit!;
+  const hosts = {
+    count: ranks / network.ranksPerNode,
+    gigabitsPerSecond: megabits / 1000,
+    latencyUs: measured === undefined ? network.latencyUs : measured.rttUs.p50 / 2,
+  };
+  return decodeCluster(text(hosts), network.name);
+}
+
+/** Routing of a workload, from a one-rank run: which experts tokens need depends on nothing else. */
+async function record(results: Results, keys: ReadonlySet<string>): Promise<Map<string, RoutingTrace>> {
+  const traces = new Map<string, RoutingTrace>();
+  const wanted = workloads.flatMap((workload) => layouts.map((layout) => ({ workload, layout })));
+  const positions = wanted.map(({ workload, layout }) => cachePositionsFor(requestsOf(workload, layout), 1));
+  const session = await openSession({
+    modelDirectory: demoDirectory,
+    layout: { dataParallel: 1, tensorParallel: 1 },
+    plan: readPlan(planPath('', 'grouped')),
+    transport: 'threads',
+    maximumStepTokens: results.stepTokens,
+    cachePositions: Math.max(...positions),
+  });
+  try {
+    for (const { workload, layout } of wanted) {
+      const key = workloadKey(workload, layout);
+      if (!keys.has(key) || traces.has(key)) continue;
+      const { trace } = await session.run({
+        ...{ schedule: 'dedup', predictor: 'combined', requests: requestsOf(workload, layout) },
+        ...{ logits: 'none', recordRouting: true },
+      });
+      traces.set(key, trace!);
+    }
+  } finally {
+    await session.close();
+  }
+  return traces;
+}
+
+/** By cell and setup, milliseconds per step. */
+export async function predictSteps(
+  results: Results,
+  plansDirectory: string,
+): Promise<Record<string, Record<string, number>>> {
+  const cells = results.cells.map((cell) => ({
+    cell,
+    network: networks.find(({ name }) => name === cell.network)!,
+    layout: layouts.find(({ name }) => name === cell.layout)!,
+    workload: workloads.find(({ name }) => name === cell.workload)!,
+  }));
+  const traces = await record(results, new Set(cells.map(({ workload, layout }) => workloadKey(workload, layout))));
+  const shape = modelShape(demoModel().config);
+  const plans = new Map(
+    setups.map(({ plan }) => [plan, readPlan(planPath(plansDirectory, plan))]), //
+  );
+  const predicted: Record<string, Record<string, number>> = {};
+  for (const { cell, network, layout, workload } of cells) {
+    const cluster = clusterOf(network, results);
+    if (cluster === undefined) continue;
+    predicted[cell.cell] = Object.fromEntries(
+      cell.setups.map((measured) => {
+        const setup = setups.find(({ name }) => name === measured.setup)!;
+        const [result] = simulate({
+          ...{ trace: traces.get(workloadKey(workload, layout))!, shape, layout, overlap: false },
+          ...{ plan: plans.get(setup.plan)!, schedule: setup.schedule, predictor: setup.predictor },
+          composition: { stepTokens: results.stepTokens, decodeBatch: results.stepTokens, phases: 'recorded' },
+          clusters: [cluster],
+        });
+        return [setup.name, rounded(result!.totalMs / result!.steps, 4)];
+      }),
+    );
+  }
+  return predicted;
+}

@@ -1,0 +1,111 @@
+/**
+ * What each way of overlapping gains by itself: `node dist/bench/overlap.js` [--link RATE_MBIT,LATENCY_MS] [--prompts N]
+ * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME]. Four ranks as threads with emulated links (docs/overlap.md);
+ * without --link they share memory, where there is little to hide. Choices take turns in every round, so that they see the
+ * same machine; medians with quartiles, and the median of each round's ratio to `none`.
+ */
+import { parseArgs } from 'node:util';
+import type { LinkSettings } from '../src/comm/link-model.ts';
+import { demoDirectory } from '../src/cli/model-directory.ts';
+import { contiguousPlan } from '../src/cli/contiguous-plan.ts';
+import { type OverlapName, overlapNames, type RunReport, type ScheduleName } from '../src/engine/api.ts';
+import { openSession } from '../src/engine/session.ts';
+import { openCheckpoint } from '../src/model/checkpoint.ts';
+import { fingerprint } from '../src/model/fingerprint.ts';
+import { readPlan } from '../src/plan/plan-file.ts';
+import { sumOfPhases, waitOfPhases } from '../src/timeline/phase-times.ts';
+import { evaluationRequests } from './evaluation-requests.ts';
+import { machine, median, quantile } from './machine.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    link: { type: 'string' },
+    prompts: { type: 'string', default: '4' },
+    'prompt-tokens': { type: 'string', default: '512' },
+    'new-tokens': { type: 'string', default: '16' },
+    'step-tokens': { type: 'string', default: '512' },
+    rounds: { type: 'string', default: '10' },
+    schedule: { type: 'string', default: 'speculative' },
+  },
+});
+
+const choices: { name: string; overlap: readonly OverlapName[] }[] = [
+  { name: 'none', overlap: [] },
+  { name: 'prepare', overlap: ['prepare'] },
+  { name: 'gather', overlap: ['gather'] },
+  { name: 'prepare, gather', overlap: ['prepare', 'gather'] },
+  { name: 'microbatch', overlap: ['microbatch'] },
+  { name: 'all', overlap: overlapNames },
+];
+
+function linkOf(text: string | undefined): LinkSettings | undefined {
+  if (text === undefined) return undefined;
+  const [megabits, latencyMs] = text.split(',').map(Number);
+  return { bytesPerSecond: (megabits! * 1e6) / 8, latencyMs: latencyMs ?? 0, ranksPerNode: 1 };
+}
+
+const schedule = options.schedule as ScheduleName;
+const link = linkOf(options.link);
+const checkpoint = openCheckpoint(demoDirectory);
+const contiguous = contiguousPlan({ config: checkpoint.config, fingerprint: fingerprint(checkpoint) }, 4);
+checkpoint.close();
+const session = await openSession({
+  modelDirectory: demoDirectory,
+  layout: { dataParallel: 1, tensorParallel: 4 },
+  plan: schedule === 'speculative' ? readPlan(`${demoDirectory}/plan-4.json`) : contiguous,
+  transport: 'threads',
+  maximumStepTokens: Number(options['step-tokens']),
+  cachePositions: 16_384,
+  ...(link === undefined ? {} : { link }),
+});
+const requests = evaluationRequests(
+  Number(options.prompts),
+  Number(options['prompt-tokens']),
+  Number(options['new-tokens']),
+);
+const reports: RunReport[][] = choices.map(() => []);
+for (let round = -1; round < Number(options.rounds); round++) {
+  for (let turn = 0; turn < choices.length; turn++) {
+    const choice = (turn + round + 1) % choices.length;
+    const { overlap } = choices[choice]!;
+    const run = { schedule, predictor: 'combined', requests, logits: 'none', recordRouting: false, overlap } as const;
+    const report = await session.run(run);
+    if (round >= 0) reports[choice]!.push(report);
+  }
+}
+await session.close();
+
+const network =
+  link === undefined ? 'shared memory' : `emulated links of ${options.link!.replace(',', ' Mbit/s, ')} ms`;
+console.log(
+  `${machine()}; ${schedule}, 4 ranks over ${network}, ${requests.length} prompts of ${options['prompt-tokens']} tokens, ` +
+    `${options['new-tokens']} new tokens, ${options.rounds} interleaved rounds\n`,
+);
+console.log(
+  '| overlap | prefill step ms | quartiles | against none | decode step ms | quartiles | against none | waiting | messages |',
+);
+console.log('|---|---:|---|---:|---:|---|---:|---:|---:|');
+const stepMs = ({ steps }: RunReport, decode: boolean): number =>
+  median(steps.filter(({ phase }) => (phase === 'decode') === decode).map(({ milliseconds }) => milliseconds));
+choices.forEach(({ name }, choice) => {
+  const cells = [false, true].flatMap((decode) => {
+    const values = reports[choice]!.map((report) => stepMs(report, decode));
+    const ratios = values.map((value, round) => value / stepMs(reports[0]![round]!, decode));
+    const change = `${(100 * median(ratios) - 100).toFixed(1)} %`;
+    return [
+      median(values).toFixed(2),
+      `${quantile(values, 0.25).toFixed(2)} .. ${quantile(values, 0.75).toFixed(2)}`,
+      change,
+    ];
+  });
+  const waiting = reports[choice]!.map(({ phases }) => {
+    const times = phases.flatMap(({ prefill, decode }) => [prefill, decode]);
+    const whole = times.reduce((sum, time) => sum + sumOfPhases(time), 0);
+    return times.reduce((sum, time) => sum + waitOfPhases(time), 0) / whole;
+  });
+  console.log(
+    `| ${name} | ${cells.join(' | ')} | ${(100 * median(waiting)).toFixed(1)} % | ${reports[choice]![0]!.messages} |`,
+  );
+});
+const outputs = new Set(reports.flat().map(({ outputSha256 }) => outputSha256));
+console.log(`\noutputs: ${outputs.size === 1 ? 'the same tokens everywhere' : `${outputs.size} DIFFERENT`}`);

@@ -1,0 +1,24 @@
+/** What ranks on several hosts compare before they load anything. */
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { openCheckpoint } from '../model/checkpoint.ts';
+import { fingerprint } from '../model/fingerprint.ts';
+import type { Plan } from '../plan/plan.ts';
+import { encodePlan, readPlan } from '../plan/plan-file.ts';
+import type { RankData } from './rank-protocol.ts';
+
+/** From this host's own files. A host without the plan file takes the plan that it was sent. */
+export function agreementOf({ modelDirectory, plan, planFile }: RankData): Record<string, string> {
+  const own = planFile !== undefined && existsSync(planFile) ? readPlan(planFile) : plan;
+  const checkpoint = openCheckpoint(modelDirectory);
+  try {
+    return { model: fingerprint(checkpoint), plan: planHash(own) };
+  } finally {
+    checkpoint.close();
+  }
+}
+
+/** 16 hex digits over everything a plan says. */
+export function planHash(plan: Plan): string {
+  return createHash('sha256').update(encodePlan(plan)).digest('hex').slice(0, 16);
+}

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { overlapNames, type OverlapName, type RunReport } from '../../src/engine/api.ts';
+import { MeasuredTrace } from '../../src/timeline/measured-trace.ts';
+import { stepKinds } from '../../src/timeline/phase-clock.ts';
+import { sumOfPhases, waitOfPhases } from '../../src/timeline/phase-times.ts';
+import { phaseNames } from '../../src/timeline/phases.ts';
+import { randomPlan, request, run, runOnce } from '../engine/runs.ts';
+import { tinyDirectory } from '../model/fixtures.ts';
+
+const directory = tinyDirectory('qwen3_moe');
+const layout = { dataParallel: 1, tensorParallel: 4 };
+const requests = [140, 20].map((length) => request(Array.from({ length }, (_, i) => (i * 31) % 320)));
+
+function measured(overlap: readonly OverlapName[]): Promise<RunReport> {
+  const options = run({ requests, schedule: 'speculative', overlap, timelineSteps: 3 });
+  return runOnce(directory, layout, randomPlan(directory, 4, 5), options, { maximumStepTokens: 256 });
+}
+
+test('phases of a rank add up to its steps', async () => {
+  const report = await measured([]);
+  assert.equal(report.phases.length, 4);
+  for (const times of report.phases) {
+    const all = stepKinds.reduce((sum, kind) => sum + sumOfPhases(times[kind]), 0);
+    assert.ok(all > 0 && all <= report.wallMs + 1);
+    for (const kind of stepKinds) assert.ok(waitOfPhases(times[kind]) < sumOfPhases(times[kind]));
+    for (const name of ['attention', 'router', 'experts', 'predict', 'slices', 'wait dispatch'] as const)
+      assert.ok(times.prefill[name] > 0, name);
+  }
+});
+
+for (const overlap of [[], overlapNames]) {
+  test(`a timeline has every phase once and every byte of its steps, overlap ${overlap.join() || 'none'}`, async () => {
+    const report = await measured(overlap);
+    const ranks = report.timeline!;
+    let sent = 0;
+    let received = 0;
+    for (const { spans, exchanges } of ranks) {
+      for (let i = 0; i < spans.phase.length; i++) {
+        assert.ok(spans.end[i]! > spans.start[i]! && spans.phase[i]! < phaseNames.length && spans.step[i]! < 3);
+        if (i > 0) assert.ok(spans.start[i]! >= spans.end[i - 1]!, 'one phase at a time');
+      }
+      for (let i = 0; i < exchanges.purpose.length; i++) {
+        assert.ok(exchanges.end[i]! >= exchanges.start[i]!);
+        sent += exchanges.sent[i]!;
+        received += exchanges.received[i]!;
+      }
+      assert.deepEqual(new Set(exchanges.half), new Set(overlap.length > 0 ? [0, 1, 2] : [0]));
+    }
+    assert.equal(sent, received);
+    const steps = report.steps.slice(0, 3);
+    const bytes = steps.reduce((sum, step) => sum + step.bytes.attention + step.bytes.dispatch + step.bytes.combine, 0);
+    const sizes = steps.length * 4 * 2 * 4 * 3 * 8;
+    assert.ok(sent >= bytes && sent <= bytes + sizes * 8, 'and little else: sizes');
+
+    const trace = new MeasuredTrace();
+    trace.addRun('speculative', ranks);
+    const { traceEvents } = JSON.parse(trace.toJson()) as {
+      traceEvents: { ph: string; tid: number; ts: number; dur: number }[];
+    };
+    const endOf = new Map<number, number>();
+    for (const { ph, tid, ts, dur } of traceEvents.filter(({ ph }) => ph === 'X')) {
+      assert.equal(ph, 'X');
+      assert.ok(ts >= (endOf.get(tid) ?? 0) - 1e-6, 'events of one track do not overlap');
+      endOf.set(tid, ts + dur);
+    }
+  });
+}
+
+test('nothing is recorded unless asked for', async () => {
+  const options = run({ requests: [request([1, 2, 3])], schedule: 'dedup' });
+  const report = await runOnce(directory, layout, randomPlan(directory, 4, 5), options);
+  assert.equal(report.timeline, undefined);
+});
