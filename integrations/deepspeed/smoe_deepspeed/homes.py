@@ -61,7 +61,7 @@ class HomePredictor:
             raise SmoeError(
                 "PLAN_NO_TABLES",
                 f"{plan.where}: the plan (solver {plan.solver}) holds no prediction tables",
-                "solve the plan from a trace with token ids",
+                "solve it from a trace with token ids, give the plan itself and not its export, or use the predictor `index`",
             )
         if predictor == "transition" and len(set(peer_devices)) != plan.devices:
             raise SmoeError(
@@ -73,6 +73,7 @@ class HomePredictor:
         self._peers = torch.tensor(peer_devices, device=device)
         needs = torch.from_numpy(plan.prediction.token_needs.copy())
         self._token_needs = needs.to(device)[..., self._peers]  # [L, V, tp] uint8
+        self._devices, self._lookback = plan.devices, plan.prediction.transition_lookback
         self._transition_needs = torch.from_numpy(plan.prediction.transition_needs.copy()).to(device)
 
     def predict(self, token_ids: Tensor) -> list[Slices]:
@@ -97,10 +98,12 @@ class HomePredictor:
         """[L, T]; layer 0 has no homes to go by and takes the token table."""
         homes = [balanced_homes(self._token_needs[:1, ids].to(torch.int32))]
         for layer in range(1, self.layers):
-            before = self._peers[homes[-1][0]]
-            # In layer 1 there is no second home, and the table does not depend on it.
-            two_before = self._peers[homes[-2][0]] if layer > 1 else torch.zeros_like(before)
-            needs = self._transition_needs[layer][before, two_before][:, self._peers]
+            history = torch.zeros_like(ids)
+            for back in range(1, self._lookback + 1):
+                # Further back than layer 0 there is no home, and the table does not depend on it.
+                digit = self._peers[homes[layer - back][0]] if back <= layer else torch.zeros_like(ids)
+                history = history * self._devices + digit
+            needs = self._transition_needs[layer][history][:, self._peers]
             homes.append(balanced_homes(needs[None].to(torch.int32)))
         return torch.cat(homes)
 
