@@ -12,7 +12,7 @@ import { latencyFigure, machinesFigure, predictionFigure } from './networks/figu
 import { predictSteps } from './networks/predict.ts';
 import { readResults, writeResults, type Results } from './networks/results.ts';
 import { bars } from './networks/summary.ts';
-import { agreementTable, barTable, byteTable, latencyTables, linkTable, waitingTable } from './networks/tables.ts';
+import { agreementTable, barTable, byteShareTable, byteTable, latencyTables, linkTable } from './networks/tables.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const { values: flags } = parseArgs({
@@ -38,14 +38,15 @@ function filled(page: string, name: string, text: string): string {
 }
 
 function sections(results: Results): Record<string, string> {
-  const { machine, repeats, matrix, cells } = results;
+  const { machine, cells } = results;
+  const repeats = Math.min(...cells.map((cell) => cell.repeats));
   const notMeasured = 'Not measured yet.';
   return {
-    facts: `${machine}; ${repeats} interleaved rounds, matrix \`${matrix}\`, ${cells.length} cells.`,
+    facts: `${machine}; ${cells.length} cells of at least ${repeats} interleaved rounds.`,
     bars: barTable(bars(results)),
     links: results.networks.length === 0 ? notMeasured : linkTable(results.networks),
     bytes: byteTable(results),
-    waiting: waitingTable(results),
+    shares: byteShareTable(results),
     memory: latencyTables(results, 'memory') || notMeasured,
     shaped: latencyTables(results, 'testbed') || notMeasured,
     agreement: agreementTable(results) ?? notMeasured,

@@ -94,7 +94,7 @@ function openResults(): Results {
   const differs = (what: string): Error => new Error(`${flags.out} is of ${what}: --overwrite begins anew`);
   if (existing.machine !== machine()) throw differs(`another machine (${existing.machine})`);
   if (JSON.stringify(existing.plans) !== JSON.stringify(plans)) throw differs('other plans');
-  return { ...existing, repeats, matrix };
+  return existing;
 }
 
 function remaining(results: Results, cells: Cell[]): Cell[] {

@@ -94,8 +94,9 @@ const decode = (sequences: number): Workload => ({
   name: `decode-${sequences}`,
   kind: 'decode',
   sequences: () => sequences,
-  promptTokens: 8,
-  newTokens: 12,
+  // Prompts as short as can be, and fewer steps of a large batch: its tokens are what takes the time.
+  promptTokens: 2,
+  newTokens: sequences <= 16 ? 13 : 5,
 });
 
 export const workloads: Workload[] = [
@@ -149,7 +150,7 @@ export function cellsOf(selection: Selection): Cell[] {
         .filter(({ name }) => selection.layouts.includes(name))
         .flatMap((layout) =>
           workloads
-            .filter((workload) => isIn(selection.matrix, layout, workload))
+            .filter((workload) => isIn(selection.matrix, network, layout, workload))
             .map((workload) => ({ network, layout, workload })),
         ),
     );
@@ -157,11 +158,18 @@ export function cellsOf(selection: Selection): Cell[] {
 
 /**
  * The time of a cell is its tokens, over all sequences, by the bytes a token costs under `deepspeed-moe` (some 0.5 MB). So the standard matrix
- * has the long prompts where one of them is the whole batch (TP), and one batch of 1024 tokens elsewhere; decoding at both ends.
+ * has the longer prompts where one of them is the whole batch (TP4), 1024 tokens not at 100 Mbit/s, where they are two steps of 512; and
+ * the smallest and the largest decode batch.
  */
-function isIn(matrix: Selection['matrix'], layout: Layout, { name, kind, promptTokens }: Workload): boolean {
+function isIn(
+  matrix: Selection['matrix'],
+  network: Network,
+  layout: Layout,
+  { name, kind, promptTokens }: Workload,
+): boolean {
   if (matrix === 'complete') return true;
   if (matrix === 'quick') return name === 'prefill-256' || name === 'decode-8';
   if (kind === 'decode') return name === 'decode-8' || name === 'decode-64';
-  return promptTokens * layout.dataParallel <= 1024;
+  if (promptTokens === 256) return true;
+  return layout.tensorParallel === ranks && (promptTokens === 512 || (network.rateMbit ?? 1000) > 100);
 }

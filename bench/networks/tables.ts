@@ -1,7 +1,7 @@
 /** Markdown tables of the network measurement. */
 import { median, quantile } from '../machine.ts';
 import { layouts, networks, setups, workloads } from './matrix.ts';
-import type { CellResult, NetworkResult, Results, SetupResult } from './results.ts';
+import type { CellResult, NetworkResult, Results } from './results.ts';
 import {
   baseline,
   betterOldSchedule,
@@ -11,7 +11,7 @@ import {
   ours,
   percent,
   setupOf,
-  waitingShare,
+  byteShare,
   type Bar,
 } from './summary.ts';
 
@@ -93,22 +93,21 @@ function byteRow(cell: CellResult): string[] {
   ];
 }
 
-/** Where the time of a step goes: share in which no rank computes, mean over the cells of a network. */
-export function waitingTable({ cells }: Results): string {
-  const shown = networks.filter((network) => cells.some((cell) => cell.network === network.name));
+/** How much of its time a setup's bytes need at the rate of the links, mean over the cells of a network. */
+export function byteShareTable(results: Results): string {
+  const { cells } = results;
+  const shown = networks.filter(({ kind, name }) => kind === 'testbed' && cells.some((cell) => cell.network === name));
+  if (shown.length === 0) return 'Not measured yet.';
   const rows = setups.map(({ name }) => [
     name,
     ...shown.map((network) => {
-      const own = cells
-        .filter((cell) => cell.network === network.name)
-        .map((cell) => setupOf(cell, name))
-        .filter((setup): setup is SetupResult => setup !== undefined);
-      return own.length === 0
-        ? '-'
-        : percent(own.map(waitingShare).reduce((sum, share) => sum + share, 0) / own.length, 0);
+      const shares = cells
+        .filter((cell) => cell.network === network.name && setupOf(cell, name) !== undefined)
+        .map((cell) => byteShare(results, cell, setupOf(cell, name)!));
+      return shares.length === 0 ? '-' : percent(shares.reduce((sum, share) => sum + share, 0) / shares.length, 0);
     }),
   ]);
-  return table(['waiting', ...shown.map(({ title }) => title)], rows, 1);
+  return table(['', ...shown.map(({ title }) => title)], rows, 1);
 }
 
 export function linkTable(measured: NetworkResult[]): string {

@@ -2,6 +2,7 @@ import { Kernels } from '../kernels/kernels.ts';
 import type { Plan } from '../plan/plan.ts';
 import { BalancedSlices } from '../predict/slices.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
+import { threadSeconds } from './thread-time.ts';
 import { undisturbed } from './undisturbed.ts';
 
 const repeats = 7;
@@ -41,12 +42,12 @@ export function measurePrediction(trace: RoutingTrace, plan: Plan, ranks: number
       held.fill(0);
       owners.forEach((owner, expert) => (held[owner * experts + expert] = 1));
       needsOf(tokens);
-      const started = performance.now();
+      const started = threadSeconds();
       needsOf(Math.ceil(tokens / ranks));
       slices.solve(needs, tokens);
-      spent += performance.now() - started;
+      spent += threadSeconds() - started;
     }
-    seconds.push(spent / 1000 / layers / tokens);
+    seconds.push(spent / layers / tokens);
   }
   return undisturbed(seconds);
 }

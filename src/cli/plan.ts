@@ -84,6 +84,7 @@ async function plan({ flags, console, signal }: VerbContext): Promise<ExitStatus
   const writeFigure = figureWriter(flags, console);
 
   const trace = await readTrace(flags.string('trace'), { weights: wantsWeights(flags, chosen) });
+  if (writeFigure !== undefined && trace.model.vocabularySize === 0) throw noTables(chosen);
   const model = modelOf(flags, trace);
   const { options, notes } = readPlacement(flags, trace, model);
   const { profile, evaluation } = await profileAndEvaluation(flags, trace, share);
@@ -156,13 +157,15 @@ function reliabilityOf({ prediction, expertOwner, devices }: Plan, evaluation: R
 }
 
 function requireReliability({ reliability, solver }: SolverReport): TableReliability {
-  if (reliability !== null) return reliability;
-  throw usageError(
+  if (reliability === null) throw noTables(solver);
+  return reliability;
+}
+
+function noTables(solver: string): SmoeError {
+  return usageError(
     'USAGE_BAD_VALUE',
     `--figure draws how reliable prediction tables are, and the plan of ${solver} has none`,
-    {
-      hint: 'solve from a trace with token ids',
-    },
+    { hint: 'solve from a trace with token ids, for fewer devices' },
   );
 }
 

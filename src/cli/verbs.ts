@@ -1,6 +1,7 @@
 import { calibrateVerb } from './calibrate.ts';
 import type { CommandLine } from './command-line.ts';
 import { compareVerb } from './compare.ts';
+import { exportVerb } from './export.ts';
 import { generateVerb } from './generate.ts';
 import { planDiffVerb } from './plan-diff.ts';
 import { planVerb } from './plan.ts';
@@ -27,6 +28,7 @@ export function commandLineOf(version: string): CommandLine {
       planVerb,
       planDiffVerb,
       simulateVerb,
+      exportVerb,
       calibrateVerb,
       testbedUpVerb,
       testbedRunVerb,

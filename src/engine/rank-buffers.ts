@@ -1,4 +1,5 @@
 import { Kernels } from '../kernels/kernels.ts';
+import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import type { ScheduleBuffers } from '../schedule/schedule.ts';
@@ -54,6 +55,7 @@ export interface RankBuffers {
  * that are never touched cost no memory.
  *
  * @param stepTokens T, most tokens one data-parallel group computes per step
+ * @param threads of the rank
  */
 export function reserveBuffers(
   arena: Arena,
@@ -61,6 +63,7 @@ export function reserveBuffers(
   part: Partition,
   ownership: Ownership,
   stepTokens: number,
+  threads: number = 1,
 ): RankBuffers {
   const { hiddenSize, headDimension, experts, expertWidth, vocabularySize } = config;
   const rowBytes = hiddenSize * 4;
@@ -82,7 +85,7 @@ export function reserveBuffers(
     context: arena.reserve(stepTokens * part.heads * headDimension * 4),
     orderedContext: arena.reserve(stepTokens * part.heads * headDimension * 4),
     headSums: Array.from({ length: levels }, () => arena.reserve(stepTokens * rowBytes)),
-    attention: arena.reserve(Kernels.attentionScratchBytes(positions)),
+    attention: arena.reserve(ThreadedKernels.attentionScratches(threads) * Kernels.attentionScratchBytes(positions)),
     tokenIds: arena.reserve(stepTokens * 4),
     positions: arena.reserve(stepTokens * 4),
     logitsRows: arena.reserve(stepTokens * 4),

@@ -167,8 +167,8 @@ function assertInputsFit({ trace, shape, plan, layout }: SimulationOptions): voi
     );
   }
   const { fingerprint: modelFingerprint, layers, experts, topK } = model;
-  // A trace without token ids knows no vocabulary.
-  const vocabularySize = model.vocabularySize || plan.vocabularySize;
+  // A trace without token ids knows no vocabulary, nor does a plan that was solved from one.
+  const vocabularySize = plan.vocabularySize === 0 ? 0 : model.vocabularySize || plan.vocabularySize;
   assertPlanFits(plan, {
     modelFingerprint,
     layers,

@@ -208,7 +208,7 @@ describe('clusters as solvers see them', () => {
     assert.throws(() => clusterDevices(cluster, 64, 0, { ...weights, shared: 1.45e9 }), {
       code: 'PLAN_INFEASIBLE',
       exitStatus: 3,
-      message: /device 3 \(host.\d\): memoryGB: 1.50 GB cannot hold one expert per layer/,
+      message: /device 3 \(host \d\): memoryGB: 1.50 GB cannot hold one expert per layer/,
     });
   });
 });

@@ -10,6 +10,7 @@ import { coOccurrence } from './starts.ts';
  */
 export const alternatingSolver: PlacementSolver = {
   name: 'alternating',
+  heeds: [],
   async solve({ trace, devices, seed, threads, timeLimitSeconds, onProgress, signal }: PlacementProblem) {
     const { layers, experts } = trace.model;
     const owners = await solveLayers(

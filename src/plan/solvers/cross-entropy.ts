@@ -5,6 +5,7 @@ import type { PlacementProblem, PlacementSolver } from '../solver.ts';
 /** The paper's cross-entropy search (version 1) over the devices of token ids and experts, layer by layer. */
 export const crossEntropySolver: PlacementSolver = {
   name: 'cross-entropy',
+  heeds: [],
   async solve({ trace, devices, seed, threads, timeLimitSeconds, onProgress, signal }: PlacementProblem) {
     const { layers, experts } = trace.model;
     const owners = await solveLayers(

@@ -2,7 +2,7 @@ import { ExitStatus, SmoeError } from '../../errors.ts';
 import { type DeviceLayout, layoutOf } from '../device-layout.ts';
 import { solveLayers } from '../layer-pool.ts';
 import { collectExpertSets, setLoads } from '../objective.ts';
-import type { PlacementProblem, PlacementSolver } from '../solver.ts';
+import { type PlacementProblem, type PlacementSolver, placementWishes } from '../solver.ts';
 import { mostMembers } from './copies.ts';
 import { effortFor } from './layer-partition.ts';
 
@@ -14,6 +14,7 @@ const mostTokens = 120_000;
 /** Ours: balanced partitioning of the experts' hypergraph, then copies (docs/method.md, what actually costs bytes). */
 export const hypergraphSolver: PlacementSolver = {
   name: 'hypergraph',
+  heeds: placementWishes,
   fallsBack: true,
   async solve(problem: PlacementProblem) {
     const { trace, devices, seed, maximumImbalance, replicasPerDevice = 0, start, movePrice = 0 } = problem;
