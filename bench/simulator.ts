@@ -1,14 +1,20 @@
 /**
- * The simulator against real runs of the shipped model: `node dist/bench/simulator.js [PLAN] [--cluster FILE] [--repeats N]`. FILE
- * describes this machine (`smoe calibrate --out FILE`). Prints computing time of one rank and whole runs of four ranks, as modelled and as
- * measured, what assuming a pregate's hits does to the bytes, and how fast traces are replayed. Bytes of every other predictor are
- * exact (test/simulate/replay.test.ts).
+ * The simulator against real runs of the shipped model:
+ *
+ *   node dist/bench/simulator.js [PLAN] [--cluster FILE] [--repeats N] [--computing]
+ *
+ * FILE describes this machine (`smoe calibrate --out FILE`). Prints computing time of one rank and of four, and whole runs of four ranks (not
+ * with --computing, which other work on the machine disturbs less), as modelled and as measured; what assuming a pregate's hits does to
+ * the bytes; how fast traces are replayed. Bytes of every other predictor are exact (test/simulate/replay.test.ts).
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { demoDirectory, demoEvaluation } from '../src/cli/model-directory.ts';
+import type { TimedStep } from '../src/calibrate/engine-rank.ts';
 import { loadCluster } from '../src/cluster/cluster-file.ts';
 import type { GenerationRequest, Layout, RunOptions, RunReport } from '../src/engine/api.ts';
+import { launchRanks } from '../src/comm/rank-group.ts';
+import type { RankData, RankJob } from '../src/engine/rank-protocol.ts';
 import { openSession } from '../src/engine/session.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { fingerprint } from '../src/model/fingerprint.ts';
@@ -22,7 +28,11 @@ import { machine, median } from './machine.ts';
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { cluster: { type: 'string', default: 'ethernet-1g-4' }, repeats: { type: 'string', default: '5' } },
+  options: {
+    cluster: { type: 'string', default: 'ethernet-1g-4' },
+    repeats: { type: 'string', default: '5' },
+    computing: { type: 'boolean' },
+  },
 });
 const cluster = loadCluster(flags.cluster);
 const stepTokens = 256;
@@ -79,6 +89,38 @@ function replay(
   return result!;
 }
 
+/** What the threads of all ranks compute in one run, the least of a few. */
+async function computedMs(
+  plan: Plan,
+  layout: Layout,
+  jobs: GenerationRequest[],
+  schedule: RunOptions['schedule'],
+): Promise<number> {
+  const size = layout.dataParallel * layout.tensorParallel;
+  const data: RankData = { modelDirectory: demoDirectory, layout, plan, stepTokens, cachePositions: 8192 };
+  const entry = new URL('../src/calibrate/engine-rank.js', import.meta.url);
+  const group = await launchRanks<RankJob, TimedStep[]>({ size, entry, data });
+  const job: RankJob = {
+    ...{
+      schedule,
+      predictor: 'pregate',
+      requests: jobs,
+      logits: 'none',
+      recordRouting: false,
+      overlap: [],
+      timelineSteps: 0,
+    },
+    ...{ placement: new Int32Array(jobs.length), firstRecordRow: new Int32Array(jobs.length), streaming: true },
+  };
+  const totals: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const reports = await group.run(job);
+    totals.push(1000 * reports.flat().reduce((sum, { seconds }) => sum + seconds, 0));
+  }
+  await group.close();
+  return Math.min(...totals);
+}
+
 const oneRank: Layout = { dataParallel: 1, tensorParallel: 1 };
 const { layers, experts } = config;
 const recording = requests(8, 64, 2);
@@ -89,15 +131,15 @@ const shell: Plan = {
 };
 
 console.log(`${machine()}; modelled as ${cluster.name}\n`);
-console.log('computing on one rank, milliseconds: modelled, measured at best, ratio');
+console.log('computing on one rank, CPU milliseconds: modelled, measured at best, ratio');
 for (const [name, jobs] of [
   ['prefill, 8 prompts of 256', requests(8, 256, 1)],
   ['decode, 8 sequences, 32 tokens', requests(8, 1, 32)],
   ['decode, 32 sequences, 16 tokens', requests(26, 1, 16)],
 ] as const) {
-  const reports = await measure(shell, oneRank, jobs, 5);
-  const modelled = replay(reports[0]!, shell, oneRank, { predictor: 'random' }).totalMs;
-  const measured = Math.min(...reports.map(({ steps }) => steps.reduce((sum, step) => sum + step.computeMs, 0)));
+  const [recorded] = await measure(shell, oneRank, jobs, 1);
+  const modelled = replay(recorded!, shell, oneRank, { predictor: 'random' }).totalMs;
+  const measured = await computedMs(shell, oneRank, jobs, 'speculative');
   const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
   console.log(`  ${name.padEnd(34)}${figures.map((figure) => figure.padStart(9)).join('')}`);
 }
@@ -106,30 +148,51 @@ const [profile] = await measure(shell, oneRank, recording, 1);
 const plan = positionals[0] === undefined ? await solvePlan(profile!.trace!, { devices: 4 }) : readPlan(positionals[0]);
 const fourRanks: Layout = { dataParallel: 1, tensorParallel: 4 };
 
-const title = 'whole runs on four ranks, milliseconds: modelled, measured (median), ratio';
-console.log(`\n${title}`);
-const ratios: number[] = [];
-for (const [what, jobs] of [
-  ['prefill, 4 prompts of 256', requests(4, 256, 1)],
-  ['decode, 8 sequences, 16 tokens', requests(8, 16, 16)],
-] as const) {
-  for (const layout of [fourRanks, { dataParallel: 2, tensorParallel: 2 }, { dataParallel: 4, tensorParallel: 1 }]) {
-    for (const schedule of ['alltoallv', 'dedup', 'speculative'] as const) {
-      const [recorded, ...timed] = await measure(plan, layout, jobs, Number(flags.repeats) + 1, { schedule });
-      const modelled = replay(recorded!, plan, layout, { schedule }).totalMs;
-      const total = ({ steps }: RunReport): number => steps.reduce((sum, step) => sum + step.milliseconds, 0);
-      const measured = median(timed.map(total));
-      ratios.push(modelled / measured);
-      const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
-      const name = `${what}, dp ${layout.dataParallel} tp ${layout.tensorParallel}, ${schedule}`;
-      console.log(`  ${name.padEnd(56)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+/** Time of whole runs of four ranks: as modelled on the cluster, and on this machine. */
+async function compareRuns(): Promise<void> {
+  console.log('\nwhole runs on four ranks, milliseconds: modelled, measured (median), ratio');
+  const ratios: number[] = [];
+  for (const [what, jobs] of [
+    ['prefill, 4 prompts of 256', requests(4, 256, 1)],
+    ['decode, 8 sequences, 16 tokens', requests(8, 16, 16)],
+  ] as const) {
+    for (const layout of [fourRanks, { dataParallel: 2, tensorParallel: 2 }, { dataParallel: 4, tensorParallel: 1 }]) {
+      for (const schedule of ['alltoallv', 'dedup', 'speculative'] as const) {
+        const [recorded, ...timed] = await measure(plan, layout, jobs, Number(flags.repeats) + 1, { schedule });
+        const modelled = replay(recorded!, plan, layout, { schedule }).totalMs;
+        const total = ({ steps }: RunReport): number => steps.reduce((sum, step) => sum + step.milliseconds, 0);
+        const measured = median(timed.map(total));
+        ratios.push(modelled / measured);
+        const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
+        const name = `${what}, dp ${layout.dataParallel} tp ${layout.tensorParallel}, ${schedule}`;
+        console.log(`  ${name.padEnd(56)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+      }
     }
   }
+  const misses = ratios.map((ratio) => Math.abs(ratio - 1));
+  console.log(
+    `  median miss ${(median(misses) * 100).toFixed(1)} %, largest ${(Math.max(...misses) * 100).toFixed(1)} %`,
+  );
 }
-const misses = ratios.map((ratio) => Math.abs(ratio - 1));
+
 console.log(
-  `  median miss ${(median(misses) * 100).toFixed(1)} %, largest ${(Math.max(...misses) * 100).toFixed(1)} %`,
+  '\ncomputing of four ranks together, CPU milliseconds, copies of collectives included: modelled, measured, ratio',
 );
+for (const schedule of ['dedup', 'speculative'] as const) {
+  for (const [what, jobs] of [
+    ['prefill, 4 prompts of 256', requests(4, 256, 1)],
+    ['decode, 8 sequences, 16 tokens', requests(8, 16, 16)],
+  ] as const) {
+    const [recorded] = await measure(plan, fourRanks, jobs, 1, { schedule });
+    const { busiestRank } = replay(recorded!, plan, fourRanks, { schedule });
+    const modelled = (4 * busiestRank.computeMs) / busiestRank.overMean;
+    const measured = await computedMs(plan, fourRanks, jobs, schedule);
+    const figures = [modelled.toFixed(1), measured.toFixed(1), (modelled / measured).toFixed(2)];
+    console.log(`  ${`${what}, ${schedule}`.padEnd(56)}${figures.map((figure) => figure.padStart(9)).join('')}`);
+  }
+}
+if (flags.computing !== true) await compareRuns();
+
 const [real] = await measure(plan, fourRanks, requests(8, 128, 8), 1);
 console.log('\npregate, 4 ranks: expert bytes of a replay with assumed hits against the real run');
 for (const [first, others] of [

@@ -15,14 +15,14 @@ export type FittedRates = Omit<DeviceRates, 'memoryBytes' | 'predictSeconds'>;
 const startingRates: FittedRates = {
   flopsPerSecond: 30e9,
   attentionFlopsPerSecond: 10e9,
-  expertFlopsPerSecond: 20e9,
+  expertFlopsPerSecond: 25e9,
   memoryBytesPerSecond: 12e9,
   layerSeconds: 20e-6,
   tokenSeconds: 1e-6,
 };
 const fields = Object.keys(startingRates) as (keyof FittedRates)[];
 /** Weight of staying near the start against fitting a measurement. */
-const pull = 1e-3;
+const pull = 0.005;
 
 /** The rates with which the simulator's own model comes nearest to the measured times, by relative error. */
 export function fitRates(measured: MeasuredWork[]): FittedRates {

@@ -2,6 +2,7 @@ import { Kernels } from '../kernels/kernels.ts';
 import type { Plan } from '../plan/plan.ts';
 import { BalancedSlices } from '../predict/slices.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
+import { threadSeconds } from './thread-time.ts';
 import { undisturbed } from './undisturbed.ts';
 
 const repeats = 7;
@@ -20,28 +21,33 @@ export function measurePrediction(trace: RoutingTrace, plan: Plan, ranks: number
   const logitsAt = Kernels.reservedBytes;
   const ownersAt = logitsAt + tokens * experts * 4;
   const scratchAt = ownersAt + Math.ceil(experts / 2) * 4;
-  const needsAt = scratchAt + (topK + 1 + ranks) * 4;
+  const heldAt = scratchAt + (topK + 1 + ranks * (ranks + 1)) * 4;
+  const needsAt = heldAt + Math.ceil((ranks * experts) / 4) * 4;
   const pages = Math.ceil((needsAt + tokens * ranks) / 65536) + 1;
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   const kernels = new Kernels(memory);
   const logits = new Float32Array(memory.buffer, logitsAt, tokens * experts);
   const owners = new Uint16Array(memory.buffer, ownersAt, experts);
   const needs = new Uint8Array(memory.buffer, needsAt, tokens * ranks);
+  const held = new Uint8Array(memory.buffer, heldAt, ranks * experts);
+  const placement = { owners: ownersAt, ranks, held: heldAt, homes: ranks, scale: 255 };
   const needsOf = (rows: number): void =>
-    kernels.routerNeeds(logitsAt, rows, experts, topK, 1, ownersAt, ranks, scratchAt, needsAt);
+    kernels.routeAhead(logitsAt, rows, experts, topK, 1, placement, scratchAt, needsAt);
   const seconds: number[] = [];
   for (let repeat = 0; repeat < repeats; repeat++) {
     let spent = 0;
     for (let layer = 0; layer < layers; layer++) {
       imitateLogits(trace, layer, logits, tokens, experts, topK);
       owners.set(expertOwner.subarray(layer * experts, (layer + 1) * experts));
+      held.fill(0);
+      owners.forEach((owner, expert) => (held[owner * experts + expert] = 1));
       needsOf(tokens);
-      const started = performance.now();
+      const started = threadSeconds();
       needsOf(Math.ceil(tokens / ranks));
       slices.solve(needs, tokens);
-      spent += performance.now() - started;
+      spent += threadSeconds() - started;
     }
-    seconds.push(spent / 1000 / layers / tokens);
+    seconds.push(spent / layers / tokens);
   }
   return undisturbed(seconds);
 }

@@ -73,10 +73,10 @@ function wordsBeforeFlags(argv: string[]): string[] {
   return end === -1 ? argv : argv.slice(0, end);
 }
 
-/** The verb whose name the words begin with; `trace show` has two. */
+/** The verb whose name the words begin with, the longest: `trace show` has two, and `plan diff` is not `plan` of a file. */
 function findVerb(verbs: Verb[], words: string[]): Verb {
-  const found = verbs.find(({ name }) => name.split(' ').every((word, i) => words[i] === word));
-  if (found !== undefined) return found;
+  const found = verbs.filter(({ name }) => name.split(' ').every((word, i) => words[i] === word));
+  if (found.length > 0) return found.reduce((best, verb) => (verb.name.length > best.name.length ? verb : best));
   const inGroup = verbs.filter(({ name }) => name.startsWith(`${words[0]} `)).map(({ name }) => name);
   if (inGroup.length === 0) {
     const names = [...new Set(verbs.map(({ name }) => name.split(' ')[0]!))];

@@ -50,6 +50,7 @@ export interface CompareReport {
   generatedTokens: number;
   repeats: number;
   overlap: readonly OverlapName[];
+  threadsPerRank: number;
   schedules: ScheduleReport[];
   /** Token ids of all schedules and of the one-rank runs. */
   outputsIdentical: boolean;
@@ -67,6 +68,7 @@ export interface CompareFacts {
   plan: string;
   repeats: number;
   overlap: readonly OverlapName[];
+  threadsPerRank: number;
   predictor: PredictorName;
   solvers: Record<PlanRole, string>;
 }

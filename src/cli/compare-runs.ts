@@ -32,6 +32,8 @@ export interface CompareSetup {
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs; one rank has nothing to overlap. */
   overlap: readonly OverlapName[];
+  /** On the layout's runs. */
+  threadsPerRank: number;
   /** Steps of the recorded timelines; 0 = none. */
   timelineSteps: number;
   /** Of the layout's runs; the one-rank runs are a thread of this process. */
@@ -85,6 +87,7 @@ export async function runComparison(
     const session = await openSession({
       ...sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }),
       transport: 'threads',
+      threadsPerRank: 1,
     });
     try {
       runs.references[role] = await run(session, 'dedup', setup.logits);
@@ -137,6 +140,7 @@ function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): Se
     layout,
     plan: setup.plans[role],
     ...setup.transport,
+    threadsPerRank: setup.threadsPerRank,
     ...(role === 'planned' && setup.planFile !== undefined ? { planFile: setup.planFile } : {}),
     maximumStepTokens: setup.stepTokens,
     cachePositions: cachePositionsFor(setup.requests, layout.dataParallel),

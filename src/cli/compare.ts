@@ -26,7 +26,9 @@ import {
   readLayout,
   readOverlap,
   scheduleList,
+  readThreadsPerRank,
   stepArgs,
+  threadArgs,
 } from './shared-args.ts';
 import { renderPhases } from './phase-report.ts';
 import { readTimelinePath, timelineArgs, timelineSteps, writeTimeline } from './timeline-output.ts';
@@ -78,6 +80,7 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...threadArgs,
     ...timelineArgs,
     ...jsonArgs,
   },
@@ -118,6 +121,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
+  const threadsPerRank = readThreadsPerRank(flags);
   const timeline = readTimelinePath(flags);
 
   const model = readModel(flags);
@@ -152,6 +156,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     stepTokens,
     logits,
     overlap,
+    threadsPerRank,
     timelineSteps: timeline === undefined ? 0 : timelineSteps,
     transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },
     planFile: resolved?.path,
@@ -167,6 +172,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
       plan: resolved === undefined ? 'contiguous' : shortPath(resolved.path),
       repeats,
       overlap,
+      threadsPerRank,
       predictor,
       solvers: { contiguous: 'contiguous', planned: setup.plans.planned.solver },
     },

@@ -30,7 +30,9 @@ import {
   readOverlap,
   scheduleList,
   seedArgs,
+  readThreadsPerRank,
   stepArgs,
+  threadArgs,
 } from './shared-args.ts';
 import { measuredPhases, renderPhases } from './phase-report.ts';
 import { StopText } from './stop-text.ts';
@@ -77,6 +79,7 @@ export const generateVerb: Verb = {
     ...planArgs,
     ...stepArgs,
     ...overlapArgs,
+    ...threadArgs,
     ...timelineArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
     ...jsonArgs,
@@ -114,6 +117,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
   };
   const stopStrings = parseStops(flags.optional('stop'));
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
+  const threadsPerRank = readThreadsPerRank(flags);
   const overlap = readOverlap(flags);
   const timeline = readTimelinePath(flags);
   const json = flags.boolean('json');
@@ -149,6 +153,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
     plan: resolved?.plan ?? contiguousPlan(model, ranks),
     ...transport.sessionOptions,
     ...(resolved === undefined ? {} : { planFile: resolved.path }),
+    threadsPerRank,
     maximumStepTokens: stepTokens,
     cachePositions: cachePositionsFor([request], 1),
   });

@@ -1,5 +1,6 @@
 import type { LayerFigures } from '../plan/evaluate.ts';
 import type { Plan } from '../plan/plan.ts';
+import type { TableReliability } from '../plan/reliability.ts';
 import { contiguousOwners } from '../plan/solvers/contiguous.ts';
 import type { Console } from './console.ts';
 import { formatChange, formatNumber, formatShare } from './format.ts';
@@ -10,9 +11,11 @@ export interface SolverReport extends Omit<LayerFigures, 'recall'> {
   seconds: number;
   /** Highest resident memory of the process so far, so not less than that of the solvers before. */
   peakMemoryMb: number;
-  /** (layer, expert) pairs whose owner is not the contiguous one. */
+  /** (layer, expert) pairs whose owner is not the contiguous one, or not that of the plan to start from. */
   movedExperts: number;
   layers: LayerFigures[];
+  /** Of the prediction tables on the evaluation requests; null when the trace has no token ids. */
+  reliability: TableReliability | null;
   /** Bounds that had to be relaxed and the like. */
   notes: string[];
 }
@@ -22,9 +25,12 @@ export interface PlanReport {
   trace: string;
   evaluation: string;
   devices: number;
+  replicasPerDevice: number;
   profileTokens: number;
   evaluationTokens: number;
   solvers: SolverReport[];
+  /** What could not be looked at, and solvers that could not do what was asked. */
+  notes: string[];
 }
 
 export function movedExperts({ expertOwner, layers, experts, devices }: Plan): number {
@@ -82,13 +88,49 @@ export function renderPlanReport(report: PlanReport, style: Console['style'] = (
     bold,
   );
   return [
-    `${report.devices} devices, solved from ${report.profileTokens} tokens, measured on ${report.evaluationTokens} (${report.evaluation})`,
+    `${report.devices} devices${report.replicasPerDevice > 0 ? ` with ${report.replicasPerDevice} copies each` : ''}, solved from ${report.profileTokens} tokens, measured on ${report.evaluationTokens} (${report.evaluation})`,
     style('dim', 'Figures are for the best home of every token: what perfect prediction would reach'),
     '',
     summary,
     layers,
+    ...reliabilityLines(report, bold),
+    ...report.notes.map((note) => `note: ${note}`),
     ...report.solvers.flatMap(({ solver, notes }) => notes.map((note) => `${solver}: ${note}`)),
   ]
     .join('\n')
     .replace(/\n*$/, '\n');
+}
+
+const tableNames: Record<keyof TableReliability, string> = {
+  tokenConfidence: 'device of a token id',
+  tokenNeeds: 'every device, by token id',
+  transitionNeeds: 'every device, by transition',
+};
+
+/** How often predictions of each confidence came true, of the first solver that has tables. */
+function reliabilityLines({ solvers }: PlanReport, bold: (title: string) => string): string[] {
+  const shown = solvers.find(({ reliability }) => reliability !== null);
+  if (shown === undefined) return [];
+  const { reliability, solver } = shown;
+  const tables = Object.keys(tableNames) as (keyof TableReliability)[];
+  const rows = tables.map((table) => {
+    const { bins, calibrationError } = reliability![table];
+    return [
+      tableNames[table],
+      ...bins.map(({ predictions, frequency }) => (predictions === 0 ? '-' : formatNumber(100 * frequency, 0))),
+      `${formatNumber(100 * calibrationError, 1)} points`,
+    ];
+  });
+  const bins = reliability!.tokenNeeds.bins.map(({ from, to }) => `${100 * from}-${100 * to} %`.replace(/\.\d+/g, ''));
+  return [
+    renderTable(
+      [
+        { title: 'came true (%) of what was given', align: 'left' },
+        ...bins.map((title) => ({ title, align: 'right' as const })),
+        { title: 'off by', align: 'right' },
+      ],
+      rows,
+      bold,
+    ).replace(/\n$/, `\nPrediction tables of ${solver}, on the same tokens\n`),
+  ];
 }

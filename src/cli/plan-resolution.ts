@@ -80,6 +80,7 @@ export async function resolvePlan(
   const plan = await solvePlan(await readTrace(source.trace), {
     devices,
     embedding: readEmbedding(model.directory),
+    signal,
     onProgress: (done, layers) => console.progress(`solving: layer ${done} of ${layers}`),
   });
   writePlan(source.path, plan);

@@ -16,19 +16,21 @@ export interface RecordingOptions {
   /** What the trace says of itself. */
   source: string;
   stepTokens: number;
-  /** Keep routing weights; true when left out. */
-  weights?: boolean;
   /** Threads of this process when not given. */
   transport?: Transport;
   /** As many as the transport's hosts call for, else as cores, when not given. */
   ranks?: number;
+  /** 1 when not given. */
+  threadsPerRank?: number;
+  /** Keep routing weights; true when left out. */
+  weights?: boolean;
   onProgress: (doneTokens: number, totalTokens: number) => void;
   signal: AbortSignal;
 }
 
 /** Runs the requests, attention data-parallel over this machine's cores, and writes their routing. Returns rows written. */
 export async function recordRouting(options: RecordingOptions): Promise<number> {
-  const { model, requests, stepTokens, weights = true, transport, onProgress, signal } = options;
+  const { model, requests, stepTokens, transport, weights = true, onProgress, signal } = options;
   const ranks =
     options.ranks ??
     transport?.ranks ??
@@ -40,6 +42,7 @@ export async function recordRouting(options: RecordingOptions): Promise<number> 
     layout: { dataParallel: ranks, tensorParallel: 1 },
     plan: contiguousPlan(model, ranks),
     ...(transport?.sessionOptions ?? { transport: 'threads' }),
+    threadsPerRank: options.threadsPerRank ?? 1,
     maximumStepTokens: stepTokens,
     cachePositions: Math.max(2 * longest + 16, 2048),
   };

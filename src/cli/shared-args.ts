@@ -7,6 +7,7 @@ import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
 
 export const mostRanks = 64;
+const mostThreadsPerRank = 64;
 
 export const jsonArgs: ArgsDef = {
   json: { type: 'boolean', description: 'Print one JSON object on stdout; failures too' },
@@ -80,6 +81,19 @@ export const overlapArgs: ArgsDef = {
     description: `What is computed while something is on its way: none, all, or some of ${overlapNames.join(', ')}`,
   },
 };
+
+export const threadArgs: ArgsDef = {
+  'threads-per-rank': {
+    type: 'string',
+    valueHint: 'N',
+    default: '1',
+    description: 'Threads that share the matrix products of a rank; changes no bit',
+  },
+};
+
+export function readThreadsPerRank(flags: Flags): number {
+  return flags.integer('threads-per-rank', { minimum: 1, maximum: mostThreadsPerRank });
+}
 
 export const scheduleList: string = scheduleNames.join(', ');
 

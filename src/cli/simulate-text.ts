@@ -79,7 +79,7 @@ export function renderSimulation(
     );
   const predicting = schedules.find(({ predictor }) => predictor !== null);
   const prediction = predicting === undefined ? '' : `; homes by ${predicting.predictor}, ${predicting.homes}`;
-  return [
+  const parts = [
     `${report.model}, ${layout.ep} ranks (dp ${layout.dp}, tp ${layout.tp}), simulated on ${report.network}${prediction}`,
     `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}`,
     '',
@@ -92,9 +92,9 @@ export function renderSimulation(
     ...notes(schedules),
     ...(sweep === undefined
       ? []
-      : ['', style('dim', 'Sweep: time saved against the baseline'), sweepTable(sweep, style).trimEnd()]),
-    '',
-  ].join('\n');
+      : ['', style('dim', 'Sweep: time saved against the baseline'), sweepTable(sweep, style)]),
+  ];
+  return `${parts.join('\n').trimEnd()}\n`;
 }
 
 /** One row per run and stretch of time, with what it waited for longest. */

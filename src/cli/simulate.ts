@@ -12,7 +12,7 @@ import { solvePlan } from '../plan/solve.ts';
 import { solvers } from '../plan/solvers/index.ts';
 import { ChromeTrace } from '../simulate/chrome-trace.ts';
 import { type ModelShape, modelShape } from '../simulate/model-shape.ts';
-import { simulatedPredictorNames } from '../simulate/predictors.ts';
+import { simulatedPredictorNames, type SimulatedPredictorName } from '../simulate/predictors.ts';
 import { simulate, type SimulationOptions, type SimulationResult } from '../simulate/simulate.ts';
 import { phaseChoices } from '../simulate/steps.ts';
 import { assertSweepFits, parseSweep, type Sweep, sweepReport, sweptClusters } from '../simulate/sweep.ts';
@@ -62,11 +62,15 @@ export const simulateVerb: Verb = {
       valueHint: 'N',
       description: 'Ranks = dp times tp; as many as the plan file has devices, or else the cluster, when not given',
     },
+    dp: {
+      type: 'string',
+      valueHint: 'N',
+      description: 'Data-parallel degree of attention (when not given, as small as the heads allow)',
+    },
     predictor: {
       type: 'string',
       valueHint: 'NAME',
-      default: 'combined',
-      description: `How \`speculative\` predicts devices: ${simulatedPredictorNames.join(', ')}`,
+      description: `How \`speculative\` predicts devices: ${simulatedPredictorNames.join(', ')}; when not given, combined, or pregate where there are no token ids`,
     },
     'pregate-overlap': {
       type: 'string',
@@ -139,6 +143,10 @@ export const simulateVerb: Verb = {
     {
       command: 'simulate routing.parquet --sweep bandwidth=0.1,1,10,100 --figure sweep.svg',
       does: 'up to which link speed it pays',
+    },
+    {
+      command: 'simulate routing.parquet --plan plan.json --overlap on --chrome-trace steps.json',
+      does: 'a timeline to open at https://ui.perfetto.dev',
     },
   ],
   run: runSimulate,
@@ -220,7 +228,7 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
   const shared = {
     trace,
     shape,
-    predictor: flags.choice('predictor', simulatedPredictorNames),
+    predictor: readPredictor(flags, trace, console),
     composition: {
       stepTokens: flags.integer('step-tokens', { minimum: 1, maximum: 1 << 20 }),
       decodeBatch: flags.integer('decode-batch', { minimum: 1 }),
@@ -265,6 +273,14 @@ function simulatedLayout(flags: Flags, { shape, plannedDevices }: Setup, cluster
   let dataParallel = 1;
   while (ranks % dataParallel !== 0 || shape.heads % (ranks / dataParallel) !== 0) dataParallel++;
   return { dataParallel, tensorParallel: ranks / dataParallel };
+}
+
+/** Without token ids there are no prediction tables to combine. */
+function readPredictor(flags: Flags, { model }: RoutingTrace, console: Console): SimulatedPredictorName {
+  if (flags.has('predictor')) return flags.choice('predictor', simulatedPredictorNames);
+  if (model.vocabularySize > 0) return 'combined';
+  console.log('token ids are unknown: devices are predicted by the pregate alone');
+  return 'pregate';
 }
 
 /** A name that is both a file and a solver is taken as the solver. */

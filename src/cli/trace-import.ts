@@ -49,6 +49,12 @@ export const traceImportVerb: Verb = {
       default: '2048',
       description: 'flame-moe: tokens of a sequence, as the captures do not mark where one begins',
     },
+    python: {
+      type: 'string',
+      valueHint: 'PROGRAM',
+      default: 'python3',
+      description: 'sglang-recorder: Python with PyTorch, which reads the dumps',
+    },
     ...jsonArgs,
   },
   examples: [
@@ -58,7 +64,7 @@ export const traceImportVerb: Verb = {
       does: 'saved answers of a server',
     },
   ],
-  async run({ flags, console }) {
+  async run({ flags, console, signal }) {
     const input = flags.string('input');
     const out = readOutputPath(flags)!;
     const format = flags.has('format') ? flags.choice('format', formats) : undefined;
@@ -71,6 +77,8 @@ export const traceImportVerb: Verb = {
       importer: {
         iteration: flags.has('iteration') ? flags.integer('iteration', { minimum: 0 }) : undefined,
         sequenceTokens: flags.integer('sequence-tokens', { minimum: 1 }),
+        python: flags.string('python'),
+        signal,
       },
       ...(format === undefined ? {} : { format }),
       ...(most === undefined ? {} : { mostRows: most }),

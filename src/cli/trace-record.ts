@@ -5,7 +5,15 @@ import { renderJson } from './json.ts';
 import { demoProfile, readModel, shortPath } from './model-directory.ts';
 import { greedy, readDocuments, toRequests } from './prompts.ts';
 import { recordRouting } from './recording.ts';
-import { jsonArgs, modelArgs, mostRanks, readOutputPath, stepArgs } from './shared-args.ts';
+import {
+  jsonArgs,
+  modelArgs,
+  mostRanks,
+  readThreadsPerRank,
+  threadArgs,
+  readOutputPath,
+  stepArgs,
+} from './shared-args.ts';
 import { liveArgs, recordLive } from './trace-record-live.ts';
 import { transportArgs, withTransport, type Transport } from './transport.ts';
 import type { Verb, VerbContext } from './verb.ts';
@@ -44,6 +52,7 @@ export const traceRecordVerb: Verb = {
       description: 'Ranks that share the texts; as many as cores, or as the hosts call for, when not given',
     },
     ...transportArgs,
+    ...threadArgs,
     ...liveArgs,
     ...jsonArgs,
   },
@@ -84,6 +93,7 @@ async function record({ flags, console, signal }: VerbContext, transport: Transp
     stepTokens,
     weights: !flags.boolean('sets-only'),
     transport,
+    threadsPerRank: readThreadsPerRank(flags),
     ...(flags.has('ranks') ? { ranks: flags.integer('ranks', { minimum: 1, maximum: mostRanks }) } : {}),
     onProgress: (done, total) => console.progress(`recording: ${done} of ${total} tokens`),
     signal,

@@ -25,7 +25,7 @@ export const transportArgs: ArgsDef = {
   'mpirun-args': {
     type: 'string',
     valueHint: 'ARGS',
-    description: 'With mpi: more options for mpirun, parted by spaces',
+    description: 'With mpi: more options for mpirun, parted by spaces, written --mpirun-args="--mca ..."',
   },
 };
 

@@ -1,7 +1,9 @@
 import { calibrateVerb } from './calibrate.ts';
 import type { CommandLine } from './command-line.ts';
 import { compareVerb } from './compare.ts';
+import { exportVerb } from './export.ts';
 import { generateVerb } from './generate.ts';
+import { planDiffVerb } from './plan-diff.ts';
 import { planVerb } from './plan.ts';
 import { simulateVerb } from './simulate.ts';
 import { testbedDownVerb } from './testbed-down.ts';
@@ -24,7 +26,9 @@ export function commandLineOf(version: string): CommandLine {
       traceImportVerb,
       traceShowVerb,
       planVerb,
+      planDiffVerb,
       simulateVerb,
+      exportVerb,
       calibrateVerb,
       testbedUpVerb,
       testbedRunVerb,

@@ -96,9 +96,11 @@ export function decodeCluster(content: string, where: string): Cluster {
       cause,
     });
   }
+  if (json === null || json === undefined) throw invalid(where, 'file', 'is empty');
   const parsed = v.safeParse(clusterSchema, json);
   if (!parsed.success) {
-    const [issue] = parsed.issues;
+    // A misspelt field explains the one that is missing.
+    const issue = parsed.issues.find(({ expected }) => expected === 'never') ?? parsed.issues[0];
     throw invalid(where, v.getDotPath(issue) ?? 'file', messageOf(issue));
   }
   return buildCluster(parsed.output, where);
@@ -170,7 +172,8 @@ function linkOf(link: StoredLink | undefined): Link {
 
 function messageOf(issue: v.BaseIssue<unknown>): string {
   if (issue.kind === 'schema' && issue.type === 'strict_object') {
-    return issue.expected === 'never' ? 'is not a field of a cluster file' : `is missing or no ${issue.expected}`;
+    if (issue.expected === 'never') return 'is not a field of a cluster file';
+    return issue.expected === 'Object' ? `${issue.received} is no set of fields` : 'is missing';
   }
   return `${issue.received} ${issue.message}`;
 }

@@ -39,7 +39,9 @@ const longestGreeting = 256;
 class Pulse {
   readonly #socket: Socket;
   readonly #timers: NodeJS.Timeout[] = [];
-  #latest = performance.now();
+  /** Milliseconds without a word. Time in which this process itself stood still counts little: the words are waiting to be read. */
+  #quietMs = 0;
+  #looked = performance.now();
   #over = false;
 
   constructor(socket: Socket, times: HeartbeatTimes, onLoss: (loss: Loss) => void) {
@@ -50,7 +52,7 @@ class Pulse {
       if (loss === 'silent') onLoss(loss);
       else setTimeout(() => onLoss(loss), times.closedGraceMs);
     };
-    socket.on('data', () => (this.#latest = performance.now()));
+    socket.on('data', () => (this.#quietMs = 0));
     socket.on('error', () => undefined);
     socket.on('close', () => lose('closed'));
     this.#timers.push(
@@ -58,7 +60,10 @@ class Pulse {
         if (!socket.destroyed) socket.write('.');
       }, times.beatMs),
       setInterval(() => {
-        if (performance.now() - this.#latest > times.silenceMs) lose('silent');
+        const now = performance.now();
+        this.#quietMs += Math.min(now - this.#looked, times.beatMs);
+        this.#looked = now;
+        if (this.#quietMs > times.silenceMs) lose('silent');
       }, times.beatMs / 2),
     );
   }

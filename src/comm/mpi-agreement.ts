@@ -22,6 +22,17 @@ export function buildFingerprint(): string {
   return hash.digest('hex').slice(0, 16);
 }
 
+/** Throws when two ranks run different versions of MPI. */
+export function assertSameMpi(identities: RankIdentity[]): void {
+  const [first] = identities;
+  const rank = identities.findIndex(({ mpi }) => mpi !== first.mpi);
+  if (rank === -1) return;
+  const { host, mpi } = identities[rank];
+  throw new SmoeError('MPI_VERSION', `rank ${rank} on ${host} runs ${mpi}, rank 0 on ${first.host} ${first.mpi}`, {
+    hint: 'install the same version of Open MPI on every host',
+  });
+}
+
 /** Throws when a rank runs another program than the host. */
 export function assertSameBuild(identities: RankIdentity[], build: string): void {
   for (const [rank, identity] of identities.entries()) {

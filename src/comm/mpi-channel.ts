@@ -196,6 +196,8 @@ export class MpiChannel {
 
   /** The slot of the next collective; blocks while the operation `slotCount` before it is under way here. */
   claim(): MpiSlot {
+    // Peers that do not know of the abort yet would take the header of what follows it for a disagreement.
+    this.endpoint.throwIfAborted();
     const index = this.sequence++ & (slotCount - 1);
     if (this.busy[index] === 1) this.endpoint.waitUntil(() => this.busy[index] === 0);
     this.busy[index] = 1;

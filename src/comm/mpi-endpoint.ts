@@ -169,8 +169,16 @@ export class MpiEndpoint {
 
   /** Aborts the run because its ranks disagree, and throws the reason all of them get. */
   refuse(message: string): never {
+    // A peer that has been told to stop may already be somewhere else.
+    this.attend();
+    this.throwIfAborted();
     this.abort('COMM_MISMATCH', message);
     throw this.abortReason ?? new SmoeError('COMM_MISMATCH', message);
+  }
+
+  /** Returns once every message sent is out of this process. */
+  settleMail(): void {
+    while (!this.mailbox.settle()) Atomics.wait(this.napCell, 0, 0, 0.1);
   }
 
   /** Collective: shuts MPI down. */
@@ -184,7 +192,7 @@ export class MpiEndpoint {
     this.library.mpi.MPI_Abort(this.library.world, 1);
   }
 
-  private throwIfAborted(): void {
+  throwIfAborted(): void {
     if (this.abortReason !== undefined) throw new SmoeError(this.abortReason.code, this.abortReason.message);
   }
 

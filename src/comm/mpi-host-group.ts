@@ -2,7 +2,7 @@
 import { deserialize, serialize } from 'node:v8';
 import { SmoeError } from '../errors.ts';
 import { BaseRankGroup, reasonOf } from './base-rank-group.ts';
-import { assertAgreement, assertSameBuild, buildFingerprint } from './mpi-agreement.ts';
+import { assertAgreement, assertSameBuild, assertSameMpi, buildFingerprint } from './mpi-agreement.ts';
 import {
   everyRank,
   type Agreement,
@@ -22,6 +22,7 @@ export abstract class MpiHostGroup<Job, Report, Event> extends BaseRankGroup<Job
     this.hosts = identities.map(({ host }) => host);
     const agreements = this.beginPhase<Agreement>();
     this.attempt(() => {
+      assertSameMpi(identities);
       assertSameBuild(identities, buildFingerprint());
       this.send({ type: 'start', entry: options.entry.href, data: options.data, agreement });
     });

@@ -110,7 +110,7 @@ export class JoinedProcesses {
     if (this.groups.some(({ failedHard }) => failedHard)) return;
     this.watch.stop();
     this.tellFollowers({ type: 'leave' });
-    while (!this.endpoint.mailbox.settle());
+    this.endpoint.settleMail();
     this.endpoint.finalize();
   }
 
@@ -199,7 +199,7 @@ class JoinedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Even
   protected async end(failure: SmoeError): Promise<void> {
     if (failure.code === 'RANK_GROUP_CLOSED' && this.isIdle) {
       this.send({ type: 'stop' });
-      while (!this.endpoint.mailbox.settle());
+      this.endpoint.settleMail();
     } else {
       this.failedHard = true;
       this.endpoint.abort('COMM_ABORTED', failure.message);

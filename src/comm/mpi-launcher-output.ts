@@ -8,6 +8,8 @@ export interface LauncherListener {
   onMessage(rank: number, message: MessageFromMpiRank): void;
   /** mpirun says that a rank ended. */
   onDeath(rank: number, reason: string): void;
+  /** mpirun says that it has lost a host. */
+  onHostLost(host: string): void;
   /** A line printed by a rank. */
   onLine(line: string): void;
 }
@@ -15,6 +17,7 @@ export interface LauncherListener {
 const ruler = /^-{40,}$/;
 const killed = /process rank (\d+) with PID \d+ on node (\S+) exited on (signal \d+ \([^)]*\))/;
 const exited = /Process name: \[\[\d+,\d+\],(\d+)\]\s+Exit code:\s+(\d+)/;
+const hostLost = /lost communication with a remote daemon[^]*Remote daemon: \S+ on node (\S+)/;
 const keptLines = 20;
 
 export class LauncherOutput {
@@ -60,6 +63,8 @@ export class LauncherOutput {
     const text = lines.join('\n');
     const signalled = killed.exec(text);
     if (signalled !== null) this.listener.onDeath(Number(signalled[1]), `${signalled[3]} on ${signalled[2]}`);
+    const lost = hostLost.exec(text);
+    if (lost !== null) this.listener.onHostLost(lost[1]);
     const ended = exited.exec(text);
     if (ended !== null) this.listener.onDeath(Number(ended[1]), `exited with code ${ended[2]}`);
   }

@@ -12,6 +12,8 @@ export interface RankIdentity {
   host: string;
   /** Hash of the compiled program (see mpi-agreement.ts). */
   build: string;
+  /** The library it runs, such as "Open MPI v4.1.4". */
+  mpi: string;
 }
 
 export type MessageToMpiRank =

@@ -36,6 +36,9 @@ const stopWithinMs = 2000;
 /** mpirun, told to end, does so within this time; it is killed after it, and the ranks with it. */
 const endWithinMs = 2500;
 
+/** After mpirun has ended its last words have been read within this time. */
+const drainMs = 2000;
+
 /** Resolves once `createRank` of every rank has returned; rejects with the first failing rank's error. */
 export async function launchMpiRanks<Job, Report, Event = never>(
   options: MpiLaunchOptions<Event>,
@@ -99,6 +102,13 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
     this.output = new LauncherOutput({
       onMessage: (rank, message) => this.hear(rank, message),
       onDeath: (rank, reason) => this.died(rank, reason),
+      onHostLost: (host) => {
+        this.fail(
+          new SmoeError('RANK_LOST', `mpirun cannot reach ${host} any more: it is down or the network between is cut`, {
+            hint: 'look at that host and at the network, then start again',
+          }),
+        );
+      },
       onLine: print,
     });
     const reader = new FrameReader(
@@ -114,9 +124,18 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
         this.fail(new SmoeError('MPI_LAUNCH', `mpirun cannot be started: ${reasonOf(error)}`, { cause: error }));
         resolve();
       });
-      this.launcher.on('close', (code, signal) => {
+      const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
         this.fail(this.launchError(`mpirun ended ${signal === null ? `with code ${code}` : `by ${signal}`}`));
         resolve();
+      };
+      this.launcher.on('close', ended);
+      // Its pipes are read to their end, unless something that mpirun has left behind holds them.
+      this.launcher.on('exit', (code, signal) => {
+        setTimeout(() => {
+          stdout.destroy();
+          stderr.destroy();
+          ended(code, signal);
+        }, drainMs).unref();
       });
     });
     const timeoutMs = options.startTimeoutMs ?? defaultStartTimeoutMs;
@@ -171,8 +190,11 @@ function removeSessionDirectory(pid: number): void {
 const ownParameters: Record<string, string> = {
   // Ranks wait by polling: without it one that waits would keep a core from one that computes.
   mpi_yield_when_idle: '1',
-  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes.
-  oob_tcp_keepalive_time: '2',
+  // Two hosts that exchange large messages get half of a link by the default protocol (src/testbed/mpi.ts says why).
+  btl_tcp_flags: 'send,inplace',
+  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
+  // than our own heartbeats, which know which rank it is.
+  oob_tcp_keepalive_time: '4',
   oob_tcp_keepalive_intvl: '1',
   oob_tcp_keepalive_probes: '3',
 };

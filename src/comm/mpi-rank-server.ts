@@ -34,7 +34,10 @@ export class MpiRankServer {
 
   /** The first thing a rank does. */
   introduce(): void {
-    this.post({ type: 'identity', identity: { host: hostname(), build: buildFingerprint() } });
+    this.post({
+      type: 'identity',
+      identity: { host: hostname(), build: buildFingerprint(), mpi: this.endpoint.library.version },
+    });
   }
 
   /** Does what the host says and answers it; an error ends the run. */

@@ -27,6 +27,7 @@ const wantedSize = Number(process.argv[2]);
 /** As the launcher numbers it, until MPI says. */
 let ownRank = Number(process.env.OMPI_COMM_WORLD_RANK ?? 0);
 let ending = false;
+const pause = new Int32Array(new SharedArrayBuffer(4));
 
 process.on('uncaughtException', (error) => {
   tellHost({ type: 'exit', reason: reasonOf(error) });
@@ -77,7 +78,7 @@ function serve(): void {
     ending = true;
     watch.stop();
     stopAttending();
-    while (!mailbox.settle());
+    endpoint.settleMail();
     endpoint.finalize();
     process.exit(0);
   };
@@ -118,6 +119,8 @@ function writeAll(descriptor: number, bytes: Uint8Array): void {
       at += writeSync(descriptor, bytes, at);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      // Sleeping, since mpirun may need this very core to empty the pipe.
+      Atomics.wait(pause, 0, 0, 0.5);
     }
   }
 }

@@ -44,6 +44,7 @@ export function watchOver(endpoint: MpiEndpoint, startedBy: StartedBy): Watch {
   const begin = async (): Promise<void> => {
     if (rank === 0) {
       const address = await start({ rank, startedBy, ...(size > 1 ? { token: randomBytes(16).toString('hex') } : {}) });
+      if (stopped) return;
       for (let peer = 1; peer < size; peer++) mailbox.send(peer, MailTag.heartbeat, serialize(address));
       return;
     }

@@ -75,6 +75,8 @@ export interface SessionOptions {
   maximumStepTokens: number;
   /** Positions of KV cache per data-parallel group, all sequences together. */
   cachePositions: number;
+  /** Threads that compute on each rank, 1 when left out. No bit changes. */
+  threadsPerRank?: number;
   /** Links to emulate between the ranks of the `threads` transport; memory alone when not given. */
   link?: LinkSettings;
 }

@@ -1,5 +1,6 @@
 import type { Kernels, PackedWeight } from '../kernels/kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
+import { certainNeed, oneRankSaved } from '../predict/predictor.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 
 /** One MoE layer's weights on this rank. Experts not held here are undefined. */
@@ -18,9 +19,10 @@ export const expertChunkRows = 256;
 export interface ExpertBankBuffers {
   /** [routerRows, N] */
   routerLogits: number;
-  /** [L, N] uint16 device of each expert; [k + 1 + P] scratch. */
+  /** [L, N] uint16 rank that owns each expert; [L, tp, N] uint8 whether a tensor rank holds it; [k + 1 + G * (tp + 1)] scratch. */
   owners: number;
-  needsScratch: number;
+  held: number;
+  aheadScratch: number;
   /** [expertChunkRows, H] */
   gathered: number;
   /** [expertChunkRows, 2 * expertWidth] */
@@ -41,7 +43,7 @@ export class ExpertBank {
   readonly #layers: MoeLayerWeights[];
   readonly #buffers: ExpertBankBuffers;
   readonly #integers: Int32Array;
-  readonly #devices: number;
+  readonly #placement: { ranks: number; homes: number; scale: number };
 
   constructor(
     kernels: Kernels,
@@ -49,15 +51,35 @@ export class ExpertBank {
     config: ModelConfig,
     layers: MoeLayerWeights[],
     buffers: ExpertBankBuffers,
-    { ownerDevice, devices }: Ownership,
+    ownership: Ownership,
+    firstHome: number,
+    homes: number,
   ) {
     this.#kernels = kernels;
     this.#integers = integers;
     this.#config = config;
     this.#layers = layers;
     this.#buffers = buffers;
-    this.#devices = devices;
-    new Uint16Array(integers.buffer, buffers.owners, ownerDevice.length).set(ownerDevice);
+    const { ranks, copies } = ownership;
+    this.#placement = { ranks, homes, scale: copies ? oneRankSaved : certainNeed };
+    this.#tellPlacement(ownership, firstHome);
+  }
+
+  /** Writes down for the kernels who owns and who holds what. */
+  #tellPlacement(ownership: Ownership, firstHome: number): void {
+    const { layers, experts } = this.#config;
+    const { homes } = this.#placement;
+    const owners = new Uint16Array(this.#integers.buffer, this.#buffers.owners, layers * experts);
+    const held = new Uint8Array(this.#integers.buffer, this.#buffers.held, layers * homes * experts);
+    for (let layer = 0; layer < layers; layer++) {
+      for (let expert = 0; expert < experts; expert++)
+        owners[layer * experts + expert] = ownership.ownerRank(layer, expert);
+      for (let home = 0; home < homes; home++) {
+        const rank = firstHome + home;
+        for (const expert of [...ownership.ownedExperts[layer]![rank]!, ...ownership.copiedExperts[layer]![rank]!])
+          held[(layer * homes + home) * experts + expert] = 1;
+      }
+    }
   }
 
   holds(layer: number, expert: number): boolean {
@@ -82,17 +104,24 @@ export class ExpertBank {
   }
 
   /**
-   * The router ahead of time, on rows that are not yet this layer's: which plan devices they will need.
+   * The router ahead of time, on rows that are not yet this layer's: what living on each rank of the tensor group would save.
    *
    * @param normalized scratch [rows, H]
-   * @param needs pointer u8 [rows, P]
+   * @param benefits pointer u8 [rows, tensor ranks]
    */
-  routeAhead(layer: number, hidden: number, rows: number, normalized: number, doubt: number, needs: number): void {
+  routeAhead(layer: number, hidden: number, rows: number, normalized: number, doubt: number, benefits: number): void {
     const { experts, topK } = this.#config;
-    const { routerLogits, owners, needsScratch } = this.#buffers;
-    const ofLayer = owners + layer * experts * 2;
+    const { routerLogits, owners, held, aheadScratch } = this.#buffers;
+    const { ranks, homes, scale } = this.#placement;
+    const placement = {
+      owners: owners + layer * experts * 2,
+      ranks,
+      held: held + layer * homes * experts,
+      homes,
+      scale,
+    };
     this.routerLogits(layer, hidden, rows, normalized, routerLogits);
-    this.#kernels.routerNeeds(routerLogits, rows, experts, topK, doubt, ofLayer, this.#devices, needsScratch, needs);
+    this.#kernels.routeAhead(routerLogits, rows, experts, topK, doubt, placement, aheadScratch, benefits);
   }
 
   /** Norm, router and top-k: ids and weights [rows, k], ascending expert id within a row. */

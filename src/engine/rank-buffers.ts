@@ -1,4 +1,5 @@
 import { Kernels } from '../kernels/kernels.ts';
+import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import type { ScheduleBuffers } from '../schedule/schedule.ts';
@@ -54,6 +55,7 @@ export interface RankBuffers {
  * that are never touched cost no memory.
  *
  * @param stepTokens T, most tokens one data-parallel group computes per step
+ * @param threads of the rank
  */
 export function reserveBuffers(
   arena: Arena,
@@ -61,6 +63,7 @@ export function reserveBuffers(
   part: Partition,
   ownership: Ownership,
   stepTokens: number,
+  threads: number = 1,
 ): RankBuffers {
   const { hiddenSize, headDimension, experts, expertWidth, vocabularySize } = config;
   const rowBytes = hiddenSize * 4;
@@ -82,7 +85,7 @@ export function reserveBuffers(
     context: arena.reserve(stepTokens * part.heads * headDimension * 4),
     orderedContext: arena.reserve(stepTokens * part.heads * headDimension * 4),
     headSums: Array.from({ length: levels }, () => arena.reserve(stepTokens * rowBytes)),
-    attention: arena.reserve(Kernels.attentionScratchBytes(positions)),
+    attention: arena.reserve(ThreadedKernels.attentionScratches(threads) * Kernels.attentionScratchBytes(positions)),
     tokenIds: arena.reserve(stepTokens * 4),
     positions: arena.reserve(stepTokens * 4),
     logitsRows: arena.reserve(stepTokens * 4),
@@ -97,7 +100,8 @@ export function reserveBuffers(
   const bank: ExpertBankBuffers = {
     routerLogits: arena.reserve(slice * experts * 4),
     owners: arena.reserve(ownership.ownerDevice.length * 2),
-    needsScratch: arena.reserve((config.topK + 1 + ownership.devices) * 4),
+    held: arena.reserve(ownership.ownerDevice.length * part.tensorParallel),
+    aheadScratch: arena.reserve((config.topK + 1 + ownership.ranks * (part.tensorParallel + 1)) * 4),
     gathered: arena.reserve(expertChunkRows * rowBytes),
     gateUp: arena.reserve(expertChunkRows * 2 * expertWidth * 4),
     activated: arena.reserve(expertChunkRows * expertWidth * 4),
@@ -133,10 +137,10 @@ function reserveScheduleBuffers(
   const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2)) / rowBytes) + 1);
   const sendRows = Math.max(exchangeRows, segmentRows);
   return {
-    gathered: arena.reserve(stepTokens * (rowBytes + ownership.devices) + part.tensorParallel * 4),
+    gathered: arena.reserve(stepTokens * (rowBytes + part.tensorParallel) + part.tensorParallel * 4),
     order: arena.reserve(stepTokens * 4),
     reduced: arena.reserve(slice * rowBytes),
-    residual: reserveBehind(arena, slice * ownership.devices + 4, slice * rowBytes),
+    residual: reserveBehind(arena, slice * part.tensorParallel + 4, slice * rowBytes),
     ownAddresses: arena.reserve(slice * 4),
     input: arena.reserve((slice + sendRows) * rowBytes),
     send: arena.reserve(sendRows * rowBytes),

@@ -12,6 +12,8 @@ export interface RankData {
   planFile?: string;
   stepTokens: number;
   cachePositions: number;
+  /** Threads that compute, 1 when left out. */
+  threads?: number;
 }
 
 /** Kept logits of one step on one rank: its columns of n positions. */

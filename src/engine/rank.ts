@@ -1,5 +1,6 @@
 import type { RankContext } from '../comm/rank-protocol.ts';
 import { Kernels } from '../kernels/kernels.ts';
+import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { createPredictor } from '../predict/index.ts';
@@ -31,10 +32,11 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const ownership = new Ownership(data.plan, part.ranks);
   const arena = new Arena(Kernels.reservedBytes);
   const loader = new WeightLoader(checkpoint, arena, part, ownership, rank);
-  const buffers = reserveBuffers(arena, config, part, ownership, data.stepTokens);
+  const threads = data.threads ?? 1;
+  const buffers = reserveBuffers(arena, config, part, ownership, data.stepTokens, threads);
   const cache = new PageCache(arena, config, part, data.cachePositions);
   const memory = arena.createMemory();
-  const kernels = new Kernels(memory);
+  const kernels = threads === 1 ? new Kernels(memory) : new ThreadedKernels(memory, threads);
   world.attachMemory(memory);
   loader.load(kernels, memory);
   checkpoint.close();
@@ -51,7 +53,16 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
     world,
     tensorGroup,
     ownership,
-    experts: new ExpertBank(kernels, integers, config, loader.weights.moe, buffers.bank, ownership),
+    experts: new ExpertBank(
+      kernels,
+      integers,
+      config,
+      loader.weights.moe,
+      buffers.bank,
+      ownership,
+      rank - part.tensorParallelRank,
+      part.tensorParallel,
+    ),
     observer,
     clock,
     hiddenSize: config.hiddenSize,

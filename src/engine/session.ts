@@ -53,6 +53,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     ...(options.planFile === undefined ? {} : { planFile: resolve(options.planFile) }),
     stepTokens: options.maximumStepTokens,
     cachePositions: options.cachePositions,
+    threads: options.threadsPerRank ?? 1,
   };
   let onEvent: (event: RankEvent) => void = () => {};
   const group = await startRanks(options, fingerprint, ranks, data, (event) => onEvent(event));

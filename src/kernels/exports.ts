@@ -52,16 +52,19 @@ export interface KernelExports {
   ): void;
   rmsNormAt(addresses: number, weight: number, y: number, rows: number, width: number, epsilon: number): void;
   ropeTables(cosines: number, sines: number, positions: number, dimension: number, theta: number): void;
-  routerNeeds(
+  routeAhead(
     logits: number,
     rows: number,
     experts: number,
     k: number,
     doubt: number,
     owners: number,
-    devices: number,
+    ranks: number,
+    held: number,
+    homes: number,
+    scale: number,
     scratch: number,
-    needs: number,
+    benefits: number,
   ): void;
   routerTopK(
     logits: number,

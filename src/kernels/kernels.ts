@@ -269,22 +269,32 @@ export class Kernels {
   }
 
   /**
-   * logits: [rows][experts] of a router run ahead of time -> needs: u8 [rows][devices], 255 = a device surely owns one of the
-   * row's experts. An expert's probability rises over `doubt` mean absolute deviations around the boundary of the k largest.
-   * owners: u16 [experts], scratch: f32 [k + 1 + devices].
+   * logits: [rows][experts] of a router run ahead of time -> benefits: u8 [rows][homes] of living on each of `homes` ranks: the
+   * expected number of the `ranks` that then need not be sent to, times scale, at most 255. An expert's probability rises over
+   * `doubt` mean absolute deviations around the boundary of the k largest. owners: u16 [experts] rank, held: u8
+   * [homes][experts], scratch: f32 [k + 1 + ranks * (homes + 1)].
    */
-  routerNeeds(
+  routeAhead(
     logits: number,
     rows: number,
     experts: number,
     k: number,
     doubt: number,
-    owners: number,
-    devices: number,
+    {
+      owners,
+      ranks,
+      held,
+      homes,
+      scale,
+    }: { owners: number; ranks: number; held: number; homes: number; scale: number },
     scratch: number,
-    needs: number,
+    benefits: number,
   ): void {
-    this.#exports.routerNeeds(logits, rows, experts, k, doubt, owners, devices, scratch, needs);
+    this.#exports.routeAhead(
+      ...([logits, rows, experts, k, doubt, owners, ranks, held, homes, scale] as const),
+      scratch,
+      benefits,
+    );
   }
 
   /** target[i] = the row at byte address addresses[i]; addresses: i32 [rows], target: [rows][width]. */

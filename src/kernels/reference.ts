@@ -240,37 +240,49 @@ export function scatterAdd(
   }
 }
 
-/** needs: [rows][devices], 0..255. */
-export function routerNeeds(
+/** benefits: [rows][homes], 0..255; held: [homes][experts]. */
+export function routeAhead(
   logits: Float32Array,
   rows: number,
-  experts: number,
   k: number,
   doubt: number,
   owners: ArrayLike<number>,
-  devices: number,
-  needs: Uint8Array,
+  ranks: number,
+  held: ArrayLike<number>,
+  homes: number,
+  scale: number,
+  benefits: Uint8Array,
 ): void {
+  const experts = owners.length;
   for (let row = 0; row < rows; row++) {
     const own = logits.subarray(row * experts, (row + 1) * experts);
     const falling = [...own].sort((a, b) => b - a);
-    const boundary = experts > k ? round(round(falling[k - 1]! + falling[k]!) * 0.5) : falling[k - 1]!;
+    const boundary = experts > k ? round(round(falling[k - 1] + falling[k]) * 0.5) : falling[k - 1];
     const mean = round(own.reduce((sum, logit) => round(sum + logit), 0) / experts);
     const deviation = own.reduce((sum, logit) => round(sum + Math.abs(round(logit - mean))), 0);
     const width = round(round(doubt) * round(deviation / experts));
-    const spared = new Float32Array(devices).fill(1);
-    own.forEach((logit, expert) => {
-      const above = round(logit - boundary);
-      if (above <= -width && above < 0) return;
-      const x = round(above / width);
-      const soft = round(0.5 - round(x * round(0.75 - round(round(0.25 * x) * x))));
-      spared[owners[expert]!]! *= above >= width ? 0 : soft;
-    });
-    spared.forEach((share, device) => {
-      const need = round(round(1 - share) * 255);
-      const below = Math.floor(need);
-      const even = below + (need - below > 0.5 || (need - below === 0.5 && below % 2 === 1) ? 1 : 0);
-      needs[row * devices + device] = need > 0 ? even : 0;
-    });
+    /** Probability that none is chosen of a rank's experts that pass. */
+    const spared = (rank: number, passes: (expert: number) => boolean): number => {
+      let product = 1;
+      own.forEach((logit, expert) => {
+        const above = round(logit - boundary);
+        if (owners[expert] !== rank || !passes(expert) || (above <= -width && above < 0)) return;
+        const x = round(above / width);
+        const soft = round(0.5 - round(x * round(0.75 - round(round(0.25 * x) * x))));
+        product = round(product * (above >= width ? 0 : soft));
+      });
+      return product;
+    };
+    for (let home = 0; home < homes; home++) {
+      let saved = 0;
+      for (let rank = 0; rank < ranks; rank++) {
+        const left = spared(rank, (expert) => held[home * experts + expert] === 0);
+        saved = round(saved + round(left - spared(rank, () => true)));
+      }
+      const benefit = Math.min(round(saved * scale), 255);
+      const below = Math.floor(benefit);
+      const up = benefit - below > 0.5 || (benefit - below === 0.5 && below % 2 === 1);
+      benefits[row * homes + home] = benefit > 0 ? below + (up ? 1 : 0) : 0;
+    }
   }
 }

@@ -2,6 +2,8 @@ import type { RoutingTrace } from '../trace/routing-trace.ts';
 import { bestAssignment } from './assignment.ts';
 
 const largestSample = 16384;
+/** Rows times devices squared: what one layer's agreement costs. */
+const largestWork = 2 ** 24;
 const rounds = 8;
 
 /**
@@ -18,7 +20,7 @@ const rounds = 8;
 export function alignDevices(trace: RoutingTrace, expertOwner: Uint16Array, devices: number): void {
   const { layers, experts } = trace.model;
   if (layers < 2 || devices < 2) return;
-  const rows = sampleRows(trace.length);
+  const rows = sampleRows(trace.length, Math.min(largestSample, Math.ceil(largestWork / devices ** 2)));
   const width = rows.length * devices;
   const shares = Array.from({ length: layers }, (_, layer) => ownerShares(trace, layer, rows, expertOwner, devices));
   const reference = new Float32Array(width);
@@ -44,8 +46,8 @@ export function alignDevices(trace: RoutingTrace, expertOwner: Uint16Array, devi
 }
 
 /** Evenly spaced rows, all of them when there are few. */
-function sampleRows(length: number): Int32Array {
-  const count = Math.min(length, largestSample);
+function sampleRows(length: number, most: number): Int32Array {
+  const count = Math.min(length, most);
   return new Int32Array(count).map((_, i) => Math.floor((i * length) / count));
 }
 

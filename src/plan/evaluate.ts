@@ -22,19 +22,20 @@ export interface PlacementFigures extends LayerFigures {
 
 /** One layer's experts as a token of a given home meets them: the owner serves, or home where every expert it needs there has a copy. */
 class LayerPlacement {
-  readonly devices: number;
   readonly #topK: number;
   /** [N] */
   readonly #owner: Uint16Array;
   /** [P][N] 1 where the device holds a copy; undefined without replicas. */
   readonly #copies: Uint8Array | undefined;
-  /** [P] pairs of the token each device serves, from the last `serve`. */
+  /** [P] pairs of the token each device serves, from the last `serve`; 0 but for `involved`. */
   readonly served: Int32Array;
+  /** [k + 1] the last token's owners in the order of its experts, then its home; `involvedCount` of them count. */
+  readonly involved: Uint16Array;
+  involvedCount: number = 0;
   readonly #uncovered: Int32Array;
 
   constructor(placement: ExpertPlacement, trace: RoutingTrace, layer: number) {
     const { experts, topK } = trace.model;
-    this.devices = placement.devices;
     this.#topK = topK;
     this.#owner = placement.expertOwner.subarray(layer * experts, (layer + 1) * experts);
     const replicas = placement.replicas[layer] ?? [];
@@ -43,30 +44,66 @@ class LayerPlacement {
       replicas.forEach((copies, device) => copies.forEach((expert) => (this.#copies![device * experts + expert] = 1)));
     }
     this.served = new Int32Array(placement.devices);
+    this.involved = new Uint16Array(topK + 1);
     this.#uncovered = new Int32Array(placement.devices);
   }
 
   /** Fills `served` for the token whose k experts start at `from`; returns the number of remote devices. */
   serve(experts: Uint16Array, from: number, home: number): number {
-    const { served, devices } = this;
+    const { served, involved } = this;
     const owner = this.#owner;
     const copies = this.#copies;
-    served.fill(0);
-    for (let i = 0; i < this.#topK; i++) served[owner[experts[from + i]!]!]!++;
+    for (let i = 0; i < this.involvedCount; i++) served[involved[i]!] = 0;
+    let count = 0;
+    for (let i = 0; i < this.#topK; i++) {
+      const device = owner[experts[from + i]!]!;
+      if (served[device]!++ === 0) involved[count++] = device;
+    }
+    let remote = count - (served[home]! > 0 ? 1 : 0);
     if (copies !== undefined) {
       const held = home * owner.length;
-      this.#uncovered.fill(0);
-      for (let i = 0; i < this.#topK; i++)
-        this.#uncovered[owner[experts[from + i]!]!]! += 1 - copies[held + experts[from + i]!]!;
-      for (let device = 0; device < devices; device++) {
+      for (let i = 0; i < count; i++) this.#uncovered[involved[i]!] = 0;
+      for (let i = 0; i < this.#topK; i++) {
+        const expert = experts[from + i]!;
+        this.#uncovered[owner[expert]!]! += 1 - copies[held + expert]!;
+      }
+      for (let i = 0; i < count; i++) {
+        const device = involved[i]!;
         if (device === home || this.#uncovered[device]! > 0) continue;
         served[home]! += served[device]!;
         served[device] = 0;
+        remote--;
       }
     }
-    let remote = 0;
-    for (let device = 0; device < devices; device++) remote += device !== home && served[device]! > 0 ? 1 : 0;
+    involved[count++] = home;
+    this.involvedCount = count;
     return remote;
+  }
+
+  /** The token's best home: fewest remote devices, then most local pairs, then the lower device. */
+  bestHome(experts: Uint16Array, from: number): number {
+    const { served, involved } = this;
+    let home = 0;
+    if (this.#copies === undefined) {
+      // Any owner has one remote device less than a device that owns none of the token's experts.
+      this.serve(experts, from, 0);
+      home = involved[0]!;
+      for (let i = 1; i + 1 < this.involvedCount; i++) {
+        const device = involved[i]!;
+        if (served[device]! > served[home]! || (served[device] === served[home] && device < home)) home = device;
+      }
+      return home;
+    }
+    let best = Number.POSITIVE_INFINITY;
+    for (let device = 0; device < served.length; device++) {
+      const remote = this.serve(experts, from, device);
+      const score = remote * (this.#topK + 1) - served[device]!;
+      if (score < best) {
+        best = score;
+        home = device;
+      }
+    }
+    return home;
   }
 }
 
@@ -75,18 +112,8 @@ export function bestHomes(placement: ExpertPlacement, trace: RoutingTrace, layer
   const { layers, topK } = trace.model;
   const devices = new LayerPlacement(placement, trace, layer);
   const homes = new Uint16Array(trace.length);
-  for (let row = 0; row < trace.length; row++) {
-    const from = (row * layers + layer) * topK;
-    let best = Number.POSITIVE_INFINITY;
-    for (let home = 0; home < placement.devices; home++) {
-      const remote = devices.serve(trace.experts, from, home);
-      const score = remote * (topK + 1) - devices.served[home]!;
-      if (score < best) {
-        best = score;
-        homes[row] = home;
-      }
-    }
-  }
+  for (let row = 0; row < trace.length; row++)
+    homes[row] = devices.bestHome(trace.experts, (row * layers + layer) * topK);
   return homes;
 }
 
@@ -124,7 +151,15 @@ export function measureLayer(
     remote += devices.serve(trace.experts, (row * layers + layer) * topK, home);
     local += devices.served[home]!;
     needed += devices.served[home]! > 0 ? 1 : 0;
-    for (let device = 0; device < placement.devices; device++) load[device]! += devices.served[device]!;
+    // The home comes twice when it owns one of the experts.
+    const owners = devices.involvedCount - 1;
+    let homeSeen = false;
+    for (let i = 0; i < owners; i++) {
+      const device = devices.involved[i]!;
+      load[device]! += devices.served[device]!;
+      homeSeen ||= device === home;
+    }
+    if (!homeSeen) load[home]! += devices.served[home]!;
   }
   const pairs = trace.length * topK;
   return {

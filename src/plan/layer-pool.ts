@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { deserializeError, type SerializedError } from '../errors.ts';
+import { deserializeError, ExitStatus, type SerializedError, SmoeError } from '../errors.ts';
 import { type LayerInput, type LayerOutput, type LayerTaskName, layerTasks } from './layer-tasks.ts';
 
 export interface LayerPoolOptions {
@@ -9,6 +9,8 @@ export interface LayerPoolOptions {
   threads?: number | undefined;
   timeLimitSeconds?: number | undefined;
   onProgress?: ((finishedLayers: number, layers: number) => void) | undefined;
+  /** Ends all threads, with INTERRUPTED. */
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -20,7 +22,7 @@ export interface LayerPoolOptions {
 export async function solveLayers<Name extends LayerTaskName>(
   name: Name,
   inputOf: (layer: number, budgetMs: number) => LayerInput<Name> | Promise<LayerInput<Name>>,
-  { layers, threads = availableParallelism(), timeLimitSeconds, onProgress }: LayerPoolOptions,
+  { layers, threads = availableParallelism(), timeLimitSeconds, onProgress, signal }: LayerPoolOptions,
 ): Promise<LayerOutput<Name>[]> {
   const workers = Math.min(threads, layers);
   const results: LayerOutput<Name>[] = [];
@@ -34,6 +36,7 @@ export async function solveLayers<Name extends LayerTaskName>(
       : Math.max(0, ((end - Date.now()) * workers) / Math.max(workers, layers - next + 1));
   const run = async (solve: (input: LayerInput<Name>, layer: number) => Promise<LayerOutput<Name>>): Promise<void> => {
     while (next < layers) {
+      if (signal?.aborted === true) throw interrupted();
       const layer = next++;
       results[layer] = await solve(await inputOf(layer, budget()), layer);
       onProgress?.(++finished, layers);
@@ -41,16 +44,32 @@ export async function solveLayers<Name extends LayerTaskName>(
   };
   if (workers <= 1) {
     const task = layerTasks[name] as (input: LayerInput<Name>) => LayerOutput<Name>;
-    await run((input) => Promise.resolve(task(input)));
+    await run(async (input) => {
+      // Lets a signal in between layers.
+      await new Promise(setImmediate);
+      return task(input);
+    });
     return results;
   }
   const pool = Array.from({ length: workers }, () => new LayerThread());
+  const stopped = new Promise<never>((_resolve, reject) =>
+    signal?.addEventListener('abort', () => reject(interrupted())),
+  );
+  stopped.catch(() => {});
   try {
-    await Promise.all(pool.map((thread) => run((input, layer) => thread.solve(name, input, layer))));
+    const all = Promise.all(pool.map((thread) => run((input, layer) => thread.solve(name, input, layer))));
+    await Promise.race([all, stopped]);
   } finally {
     await Promise.all(pool.map((thread) => thread.close()));
   }
   return results;
+}
+
+function interrupted(): SmoeError {
+  return new SmoeError('INTERRUPTED', 'solving was interrupted', {
+    hint: 'with --time-limit it stops by itself and keeps the best plan so far',
+    exitStatus: ExitStatus.interrupted,
+  });
 }
 
 class LayerThread {

@@ -4,7 +4,7 @@ import { alignDevices } from './alignment.ts';
 import { layoutOf } from './device-layout.ts';
 import { fallBackToContiguous } from './fallback.ts';
 import type { SolveOptions } from './solve.ts';
-import type { Placement } from './solver.ts';
+import { type Placement, type PlacementWish, placementWishes } from './solver.ts';
 import { solvers } from './solvers/index.ts';
 
 /** Where experts and copies go: solved on `fit`, held against contiguous placement on `test`, devices named alike over layers. */
@@ -37,6 +37,7 @@ export async function placeExperts(
     expertGroups,
     keepGroupsOn,
     onProgress: options.onProgress,
+    signal: options.signal,
     ...(start === undefined ? {} : { start: start.expertOwner, movePrice: options.movePrice ?? 0 }),
     ...(options.timeLimitSeconds === undefined ? {} : { timeLimitSeconds: options.timeLimitSeconds }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
@@ -44,6 +45,8 @@ export async function placeExperts(
   if (solvers[solver]!.fallsBack === true)
     fallBackToContiguous(placement, { fit, test, layout, maximumImbalance, expertGroups, keepGroupsOn });
   const { expertOwner, notes } = placement;
+  const unheeded = wishesOf(options).filter((wish) => !solvers[solver]!.heeds.includes(wish));
+  if (unheeded.length > 0) notes.push(`${solver} does not know of: ${unheeded.join(', ')}`);
   let replicas = placement.replicas ?? Array.from({ length: layers }, () => Array.from({ length: devices }, () => []));
   // Renaming devices would move every expert of a plan in force, and put them on devices of another kind.
   if (start === undefined && cluster === undefined) {
@@ -52,6 +55,18 @@ export async function placeExperts(
     replicas = renameReplicas(replicas, before, expertOwner, experts);
   }
   return { expertOwner, replicas, notes };
+}
+
+/** What was asked for by name. */
+function wishesOf(options: SolveOptions): PlacementWish[] {
+  const asked: Record<PlacementWish, boolean> = {
+    replicas: (options.replicasPerDevice ?? 0) > 0,
+    cluster: Object.keys(options.cluster ?? {}).length > 0,
+    'expert groups': (options.expertGroups ?? 0) > 0,
+    start: options.start !== undefined,
+    'maximum imbalance': options.maximumImbalance !== undefined,
+  };
+  return placementWishes.filter((wish) => asked[wish]);
 }
 
 /** Copies follow the devices that `alignDevices` renamed; every device owns an expert, which tells its new name. */

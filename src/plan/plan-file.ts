@@ -2,7 +2,7 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import * as v from 'valibot';
 import { SmoeError } from '../errors.ts';
-import { layerPredictorNames, type Plan } from './plan.ts';
+import { layerPredictorNames, longestLookback, type Plan } from './plan.ts';
 
 /** A plan at rest: JSON, its typed arrays as raw DEFLATE in base64 (`owner` as uint16, little-endian; tables as uint8). */
 const format = 'speculative-moe-plan';
@@ -30,6 +30,8 @@ const planSchema = v.object({
       tokenDevice: v.string(),
       tokenConfidence: v.string(),
       tokenNeeds: v.string(),
+      // Files without it look two layers back.
+      transitionLookback: v.optional(v.pipe(count, v.maxValue(longestLookback)), 2),
       transitionNeeds: v.string(),
       bestPredictor: v.array(v.picklist(layerPredictorNames)),
     }),
@@ -62,12 +64,14 @@ export function readPlan(path: string): Plan {
   return decodePlan(text, path);
 }
 
+/** Equal plans give equal text, solved or read, since hosts compare its hash. */
 export function encodePlan(plan: Plan): string {
-  const { prediction, promise, notes, ...facts } = plan;
+  const { prediction, promise, notes, expertOwner, replicas, ...facts } = plan;
   const stored: StoredPlan = {
     format,
     ...facts,
-    expertOwner: pack(plan.expertOwner),
+    expertOwner: pack(expertOwner),
+    replicas,
     ...(prediction === undefined
       ? {}
       : {
@@ -75,6 +79,7 @@ export function encodePlan(plan: Plan): string {
             tokenDevice: pack(prediction.tokenDevice),
             tokenConfidence: pack(prediction.tokenConfidence),
             tokenNeeds: pack(prediction.tokenNeeds),
+            transitionLookback: prediction.transitionLookback,
             transitionNeeds: pack(prediction.transitionNeeds),
             bestPredictor: prediction.bestPredictor,
           },
@@ -120,7 +125,8 @@ export function decodePlan(text: string, where: string): Plan {
             tokenDevice: table('tokenDevice', layers * vocabularySize),
             tokenConfidence: table('tokenConfidence', layers * vocabularySize),
             tokenNeeds: table('tokenNeeds', layers * vocabularySize * devices),
-            transitionNeeds: table('transitionNeeds', layers * devices ** 3),
+            transitionLookback: prediction.transitionLookback,
+            transitionNeeds: table('transitionNeeds', layers * devices ** (prediction.transitionLookback + 1)),
             bestPredictor: prediction.bestPredictor,
           },
     promise,

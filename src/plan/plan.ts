@@ -22,6 +22,9 @@ export type PredictorName = (typeof predictorNames)[number];
 export const layerPredictorNames = ['token', 'transition', 'pregate'] as const;
 export type LayerPredictorName = (typeof layerPredictorNames)[number];
 
+/** Layers before that a transition table can look at. */
+export const longestLookback = 3;
+
 /** A device is "needed" by a token when it owns at least one of the token's k experts. Probabilities are stored times 255. */
 export interface PredictionTables {
   /** T: [L][V] device needed most probably by a token of this id; ties to the lower device. */
@@ -30,9 +33,11 @@ export interface PredictionTables {
   tokenConfidence: Uint8Array;
   /** [L][V][P] probability that a token of this id needs device d: the soft form of T used for balancing. */
   tokenNeeds: Uint8Array;
+  /** Layers before that `transitionNeeds` looks at, 1 to `longestLookback`. */
+  transitionLookback: number;
   /**
-   * A, generalised: [L][P*P][P] probability that device d is needed, at [one layer before * P + two layers before] for a
-   * token's home devices. Layer 0 holds the prior throughout, layer 1 ignores the second.
+   * A, generalised: [L][P^lookback][P] probability that device d is needed, at the token's home devices in the layers before, the
+   * nearest one the most significant digit. Layer 0 holds the prior throughout; digits of layers before layer 0 are ignored.
    */
   transitionNeeds: Uint8Array;
   /** [L] predictor that did best in profiling, for 'combined'. */

@@ -1,7 +1,9 @@
 import { SmoeError } from '../errors.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 import { type EmbeddingTable, nearestSeenTokens } from './nearest-token.ts';
+import { averageNeeds, type NeededDevices, neededDevices } from './needed-devices.ts';
 import type { LayerPredictorName, Plan, PredictionTables } from './plan.ts';
+import { fillTransitionTable } from './transition-table.ts';
 
 /** Pseudo-sightings of the layer's average token that each estimate starts from: shrinks rare ids towards the prior. */
 const priorSightings = 1;
@@ -12,6 +14,15 @@ export function requirePredictionTables(plan: Plan): PredictionTables {
   throw new SmoeError('PLAN_NO_TABLES', `the plan (solver ${plan.solver}) holds no prediction tables`, {
     hint: 'solve the plan from a trace with token ids, or choose the predictor `pregate`',
   });
+}
+
+export interface TableOptions {
+  /** For ids the trace never shows. */
+  embedding?: EmbeddingTable | undefined;
+  /** Ids that will be looked up; others may keep the average. All by default. */
+  lookedUp?: ((id: number) => boolean) | undefined;
+  /** Layers that the transition table looks back, 1 to `longestLookback`. */
+  lookback?: number;
 }
 
 /** Which devices each token of one layer needs. n = tokens, P = devices. */
@@ -61,111 +72,61 @@ export function buildPredictionTables(
   expertOwner: Uint16Array,
   devices: number,
   bestPredictor: LayerPredictorName[],
-  embedding?: EmbeddingTable,
+  { embedding, lookedUp, lookback = 2 }: TableOptions = {},
 ): PredictionTables {
   const { layers, vocabularySize } = trace.model;
   const frequency = tokenFrequency(trace);
   const neighbour =
-    embedding === undefined ? new Int32Array(vocabularySize).fill(-1) : nearestSeenTokens(embedding, frequency);
+    embedding === undefined
+      ? new Int32Array(vocabularySize).fill(-1)
+      : nearestSeenTokens(embedding, frequency, lookedUp);
   const tables: PredictionTables = {
     tokenDevice: new Uint8Array(layers * vocabularySize),
     tokenConfidence: new Uint8Array(layers * vocabularySize),
     tokenNeeds: new Uint8Array(layers * vocabularySize * devices),
-    transitionNeeds: new Uint8Array(layers * devices ** 3),
+    transitionLookback: lookback,
+    transitionNeeds: new Uint8Array(layers * devices ** (lookback + 1)),
     bestPredictor,
   };
-  let before: LayerNeeds | undefined;
-  let twoBefore: LayerNeeds | undefined;
+  const needed = new Int32Array(vocabularySize * devices);
+  const homesBefore: Uint16Array[] = [];
   for (let layer = 0; layer < layers; layer++) {
-    const needs = layerNeeds(trace, expertOwner, devices, layer);
-    const prior = averageNeeds(needs, trace.length, devices);
-    const tokenNeeds = tables.tokenNeeds.subarray(
-      layer * vocabularySize * devices,
-      (layer + 1) * vocabularySize * devices,
-    );
-    fillTokenNeeds(trace, needs, prior, frequency, neighbour, tokenNeeds);
+    const needs = neededDevices(trace, expertOwner, devices, layer);
+    const average = averageNeeds(needs, devices);
+    const ids = layer * vocabularySize;
+    const tokenNeeds = tables.tokenNeeds.subarray(ids * devices, (ids + vocabularySize) * devices);
+    countTokenNeeds(trace, needs, needed.fill(0), devices);
     for (let id = 0; id < vocabularySize; id++) {
+      const source = neighbour[id]! >= 0 ? neighbour[id]! : id;
+      const row = id * devices;
       let best = 0;
-      for (let device = 1; device < devices; device++) {
-        if (tokenNeeds[id * devices + device]! > tokenNeeds[id * devices + best]!) best = device;
+      for (let device = 0; device < devices; device++) {
+        const sightings = needed[source * devices + device]! + priorSightings * average[device]!;
+        tokenNeeds[row + device] = Math.round((255 * sightings) / (frequency[source]! + priorSightings));
+        if (tokenNeeds[row + device]! > tokenNeeds[row + best]!) best = device;
       }
-      tables.tokenDevice[layer * vocabularySize + id] = best;
-      tables.tokenConfidence[layer * vocabularySize + id] = tokenNeeds[id * devices + best]!;
+      tables.tokenDevice[ids + id] = best;
+      tables.tokenConfidence[ids + id] = tokenNeeds[row + best]!;
     }
-    const transition = tables.transitionNeeds.subarray(layer * devices ** 3, (layer + 1) * devices ** 3);
-    fillTransitionNeeds(needs, before, twoBefore, prior, transition);
-    twoBefore = before;
-    before = needs;
+    const rows = devices ** (lookback + 1);
+    const transition = tables.transitionNeeds.subarray(layer * rows, (layer + 1) * rows);
+    fillTransitionTable(needs, homesBefore, lookback, average, transition);
+    homesBefore.unshift(needs.best);
+    homesBefore.length = Math.min(homesBefore.length, lookback);
   }
   return tables;
 }
 
-/** [P] share of tokens that need each device. */
-function averageNeeds({ pairs }: LayerNeeds, tokens: number, devices: number): Float64Array {
-  const average = new Float64Array(devices);
-  for (let at = 0; at < pairs.length; at++) {
-    if (pairs[at]! > 0) average[at % devices]! += 1 / tokens;
-  }
-  return average;
-}
-
-/** @param tokenNeeds [V][P] output */
-function fillTokenNeeds(
-  trace: RoutingTrace,
-  { pairs }: LayerNeeds,
-  prior: Float64Array,
-  frequency: Int32Array,
-  neighbour: Int32Array,
-  tokenNeeds: Uint8Array,
+/** @param needed [V][P] times a token of the id needed the device; counted up */
+function countTokenNeeds(
+  { token, model: { topK } }: RoutingTrace,
+  { lists, counts }: NeededDevices,
+  needed: Int32Array,
+  devices: number,
 ): void {
-  const devices = prior.length;
-  const vocabularySize = frequency.length;
-  const needed = new Int32Array(vocabularySize * devices);
-  for (let row = 0; row < trace.length; row++) {
-    const id = trace.token[row]!;
-    if (id < 0) continue;
-    for (let device = 0; device < devices; device++)
-      needed[id * devices + device]! += pairs[row * devices + device]! > 0 ? 1 : 0;
-  }
-  for (let id = 0; id < vocabularySize; id++) {
-    const source = neighbour[id]! >= 0 ? neighbour[id]! : id;
-    for (let device = 0; device < devices; device++) {
-      const probability =
-        (needed[source * devices + device]! + priorSightings * prior[device]!) / (frequency[source]! + priorSightings);
-      tokenNeeds[id * devices + device] = Math.round(255 * probability);
-    }
-  }
-}
-
-/** @param transition [P*P][P] output, see PredictionTables.transitionNeeds */
-function fillTransitionNeeds(
-  needs: LayerNeeds,
-  before: LayerNeeds | undefined,
-  twoBefore: LayerNeeds | undefined,
-  prior: Float64Array,
-  transition: Uint8Array,
-): void {
-  const devices = prior.length;
-  const histories = devices * devices;
-  const seen = new Float64Array(histories);
-  const needed = new Float64Array(histories * devices);
-  for (let row = 0; row < needs.bestDevice.length; row++) {
-    const first = before === undefined ? 0 : before.bestDevice[row]!;
-    const second = twoBefore === undefined ? 0 : twoBefore.bestDevice[row]!;
-    const history = first * devices + second;
-    seen[history]!++;
-    for (let device = 0; device < devices; device++)
-      needed[history * devices + device]! += needs.pairs[row * devices + device]! > 0 ? 1 : 0;
-  }
-  for (let history = 0; history < histories; history++) {
-    // Where a home before is not known, its index is 0 above: every history shares that row.
-    const first = before === undefined ? 0 : Math.floor(history / devices);
-    const second = twoBefore === undefined ? 0 : history % devices;
-    const source = first * devices + second;
-    for (let device = 0; device < devices; device++) {
-      const probability =
-        (needed[source * devices + device]! + priorSightings * prior[device]!) / (seen[source]! + priorSightings);
-      transition[history * devices + device] = Math.round(255 * probability);
-    }
+  for (let row = 0; row < counts.length; row++) {
+    if (token[row]! < 0) continue;
+    const base = token[row]! * devices;
+    for (let at = row * topK, end = at + counts[row]!; at < end; at++) needed[base + lists[at]!]!++;
   }
 }

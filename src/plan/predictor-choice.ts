@@ -3,7 +3,7 @@ import { createTransitionPredictor } from '../predict/transition.ts';
 import type { PredictionContext } from '../predict/predictor.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 import { measureLayer, slicedHomes } from './evaluate.ts';
-import { type LayerPredictorName, layerPredictorNames, type Plan } from './plan.ts';
+import { type LayerPredictorName, layerPredictorNames, longestLookback, type Plan } from './plan.ts';
 
 /** Tokens per batch when equal slices are cut for measuring; about one prefill chunk. */
 const batchTokens = 256;
@@ -17,23 +17,22 @@ export function measureTablePredictors(plan: Plan, trace: RoutingTrace): Predict
   for (const predictor of [createTokenPredictor(plan), createTransitionPredictor(plan)]) {
     const needs = new Uint8Array(trace.length * plan.devices);
     const ofLayer = new Float64Array(plan.layers);
-    let homeBefore = new Int16Array(trace.length).fill(-1);
-    let homeTwoBefore = new Int16Array(trace.length).fill(-1);
+    const homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(trace.length).fill(-1));
     const tokenIds = trace.token.map((id) => Math.max(0, id));
     for (let layer = 0; layer < plan.layers; layer++) {
       const context: PredictionContext = {
         layer,
         tokens: trace.length,
         tokenIds,
-        homeBefore,
-        homeTwoBefore,
+        homesBefore,
         routeAhead: noRouter,
       };
       predictor.predict(context, needs);
       const homes = slicedHomes(needs, trace.length, plan.devices, batchTokens);
       ofLayer[layer] = measureLayer(plan, trace, layer, homes).recall;
-      homeTwoBefore = homeBefore;
-      homeBefore = Int16Array.from(homes);
+      const oldest = homesBefore.pop()!;
+      oldest.set(homes);
+      homesBefore.unshift(oldest);
     }
     recall[predictor.name as LayerPredictorName] = ofLayer;
   }

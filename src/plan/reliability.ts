@@ -1,6 +1,6 @@
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 import type { PredictionTables } from './plan.ts';
-import { layerNeeds, type LayerNeeds } from './prediction-tables.ts';
+import { layerNeeds } from './prediction-tables.ts';
 
 /** Predictions of similar confidence, and how often they came true. */
 export interface ReliabilityBin {
@@ -96,8 +96,8 @@ export function countConfidences(
 ): LayerCounts[] {
   const { layers, vocabularySize } = trace.model;
   const counts: LayerCounts[] = [];
-  let before: LayerNeeds | undefined;
-  let twoBefore: LayerNeeds | undefined;
+  const { transitionLookback, transitionNeeds } = tables;
+  const homesBefore: Uint16Array[] = [];
   for (let layer = 0; layer < layers; layer++) {
     const needs = layerNeeds(trace, expertOwner, devices, layer);
     const ofLayer: LayerCounts = {
@@ -106,11 +106,13 @@ export function countConfidences(
       transitionNeeds: new ConfidenceCounts(),
     };
     for (let row = 0; row < trace.length; row++) {
-      const home = (before?.bestDevice[row] ?? 0) * devices + (twoBefore?.bestDevice[row] ?? 0);
-      const transition = (layer * devices * devices + home) * devices;
+      let history = 0;
+      for (let back = 0; back < transitionLookback; back++)
+        history = history * devices + (homesBefore[back]?.[row] ?? 0);
+      const transition = (layer * devices ** transitionLookback + history) * devices;
       for (let device = 0; device < devices; device++) {
         const needed = needs.pairs[row * devices + device]! > 0;
-        ofLayer.transitionNeeds.add(tables.transitionNeeds[transition + device]!, needed);
+        ofLayer.transitionNeeds.add(transitionNeeds[transition + device]!, needed);
       }
       const id = trace.token[row]!;
       if (id < 0) continue;
@@ -122,8 +124,8 @@ export function countConfidences(
       ofLayer.tokenConfidence.add(tables.tokenConfidence[entry]!, predicted);
     }
     counts.push(ofLayer);
-    twoBefore = before;
-    before = needs;
+    homesBefore.unshift(needs.bestDevice);
+    homesBefore.length = Math.min(homesBefore.length, transitionLookback);
   }
   return counts;
 }

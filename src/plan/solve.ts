@@ -1,15 +1,16 @@
 import { ExitStatus, SmoeError } from '../errors.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
-import { requestCount, splitRequests } from '../trace/split.ts';
+import { requestCount, splitSample } from '../trace/split.ts';
 import { applyCalibration, fitCalibration } from './calibration.ts';
 import type { DeviceDescription } from './device-layout.ts';
 import { evaluatePlacement } from './evaluate.ts';
 import type { EmbeddingTable } from './nearest-token.ts';
 import type { LayerPredictorName, Plan, PlanPromise, PredictionTables } from './plan.ts';
 import { placeExperts } from './place.ts';
-import { buildPredictionTables } from './prediction-tables.ts';
+import { buildPredictionTables, tokenFrequency } from './prediction-tables.ts';
 import { chooseLayerPredictors, measureTablePredictors } from './predictor-choice.ts';
 import { defaultSolver, solvers } from './solvers/index.ts';
+import { chooseLookback } from './transition-table.ts';
 
 export interface SolveOptions {
   devices: number;
@@ -35,16 +36,26 @@ export interface SolveOptions {
   timeLimitSeconds?: number;
   /** Worker threads; by default one per core. */
   threads?: number;
+  /** Layers before that the transition table looks at, 1 to 3; by default 2, or 1 where many devices make the table large. */
+  lookback?: number;
   /** The model's embedding rows, for token ids the trace never shows. */
   embedding?: EmbeddingTable;
   /** [L] recall of the pregate predictor (RunReport.layers[].recall of a run with it), to choose predictors by. */
   pregateRecall?: Float64Array;
   onProgress?: (finishedLayers: number, layers: number) => void;
+  /** Gives up with INTERRUPTED when aborted. */
+  signal?: AbortSignal;
 }
 
 /** Requests a trace needs before a part of them is held out. */
 const fewestRequests = 5;
 const fitShare = 0.8;
+/** Tokens that are of use for placing, choosing and measuring; the tables are counted from all. */
+const mostSearchTokens = 400_000;
+/** Tokens that predictors are compared on. */
+const mostChoiceTokens = 16_384;
+/** Bytes of the largest table, beyond which a plan goes without prediction. */
+const mostTableBytes = 2 ** 28;
 
 /**
  * Trace in, plan out. 80 % of the requests decide where experts go; the rest measure the promise and choose predictors; the
@@ -54,10 +65,20 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
   const { devices, solver = defaultSolver, maximumImbalance = 1.1, embedding, pregateRecall } = options;
   const { model } = trace;
   checkRequest(devices, solver, maximumImbalance, model.experts);
+  const lookback = chooseLookback(options.lookback, model.layers, devices);
   const held = requestCount(trace) >= fewestRequests;
-  const { first: fit, second: test } = held ? splitRequests(trace, fitShare) : { first: trace, second: trace };
+  const { first: fit, second: test } = held
+    ? splitSample(trace, fitShare, mostSearchTokens)
+    : { first: trace, second: trace };
   const { expertOwner, replicas, notes } = await placeExperts(fit, test, solver, options);
+  const tableBytes = model.layers * model.vocabularySize * devices;
   if (model.vocabularySize === 0) notes.push('the trace holds no token ids: the plan has no prediction tables');
+  else if (tableBytes > mostTableBytes) {
+    const megabytes = Math.round(tableBytes / 2 ** 20);
+    notes.push(
+      `prediction tables of ${devices} devices would take ${megabytes} MiB: the plan has none, predict with pregate`,
+    );
+  }
   const plan: Plan = {
     version: 1,
     modelFingerprint: model.fingerprint,
@@ -74,15 +95,20 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
     ...(notes.length === 0 ? {} : { notes }),
   };
   plan.promise = promiseOf(plan, test, held);
-  if (model.vocabularySize > 0) {
-    const tables = (part: RoutingTrace, best: LayerPredictorName[]): PredictionTables =>
-      buildPredictionTables(part, expertOwner, devices, best, embedding);
+  if (model.vocabularySize > 0 && tableBytes <= mostTableBytes) {
+    const tables = (
+      part: RoutingTrace,
+      best: LayerPredictorName[],
+      lookedUp?: (id: number) => boolean,
+    ): PredictionTables => buildPredictionTables(part, expertOwner, devices, best, { embedding, lookback, lookedUp });
+    const inTest = tokenFrequency(test);
     const undecided = Array.from({ length: model.layers }, (): LayerPredictorName => 'token');
-    const fitted = tables(fit, undecided);
+    const fitted = tables(fit, undecided, (id) => inTest[id]! > 0);
     // Tables held against what they were made from look right whatever they say.
     const calibration = held ? fitCalibration(fitted, fit, test, expertOwner, devices) : undefined;
     if (calibration !== undefined) applyCalibration(fitted, fit, calibration);
-    const recall = measureTablePredictors({ ...plan, prediction: fitted }, test);
+    const { first: choice } = splitSample(test, 1, mostChoiceTokens);
+    const recall = measureTablePredictors({ ...plan, prediction: fitted }, choice);
     if (pregateRecall !== undefined) recall.pregate = pregateRecall;
     plan.prediction = tables(trace, chooseLayerPredictors(recall, model.layers));
     if (calibration !== undefined) applyCalibration(plan.prediction, trace, calibration);

@@ -28,6 +28,7 @@ export interface PlacementProblem {
   threads?: number;
   /** Called after each finished layer. */
   onProgress?: ((finishedLayers: number, layers: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 export interface Placement {
@@ -39,9 +40,15 @@ export interface Placement {
   notes: string[];
 }
 
+/** What a caller can ask for beyond devices, of which published methods know little. */
+export const placementWishes = ['replicas', 'cluster', 'expert groups', 'start', 'maximum imbalance'] as const;
+export type PlacementWish = (typeof placementWishes)[number];
+
 /** A method that groups experts onto devices. One file each under solvers/, listed in solvers/index.ts. */
 export interface PlacementSolver {
   readonly name: string;
+  /** Wishes it takes into account; a plan's notes name the others that were asked for. */
+  readonly heeds: readonly PlacementWish[];
   /** Whether a plan falls back to contiguous layers where those are cheaper on held-out requests. */
   readonly fallsBack?: boolean;
   solve(problem: PlacementProblem): Promise<Placement>;

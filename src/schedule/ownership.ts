@@ -57,6 +57,11 @@ export class Ownership {
     return this.rankOfDevice(this.device(layer, expert));
   }
 
+  /** Whether any rank holds copies. */
+  get copies(): boolean {
+    return this.#copies !== undefined;
+  }
+
   /** Most experts any rank owns in any layer. */
   largestOwned(): number {
     return Math.max(...this.ownedExperts.flatMap((layer) => layer.map((experts) => experts.length)));

@@ -1,4 +1,4 @@
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import type { DevicePredictor, PredictionContext } from '../predict/predictor.ts';
 import { foldToRanks, neededMost } from '../predict/rank-needs.ts';
 import { BalancedSlices } from '../predict/slices.ts';
@@ -7,7 +7,6 @@ import type { ScheduleResources } from './schedule.ts';
 import { sliceSizes, type SliceChooser, type SlicedTokens, type TokenSlices } from './token-slices.ts';
 
 const noTokens = new Int32Array(0);
-const noHomes = new Int16Array(0);
 
 /**
  * Slices by prediction (docs/method.md, token shuffling): every rank of the tensor group knows which ranks each token needs,
@@ -26,9 +25,8 @@ export class PredictedSlices implements SliceChooser {
   readonly #chosen: [TokenSlices, TokenSlices];
   readonly #orders: [Int32Array, Int32Array];
   #chosenLayer: number;
-  /** [T] plan device of each token's home in the two layers before. */
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  /** [lookback][T] plan device of each token's home in the layers before, the nearest first. */
+  readonly #homesBefore: Int16Array[];
 
   /** @param dataParallelRank group whose ranks share the tokens; @param stepTokens largest T */
   constructor(
@@ -50,8 +48,7 @@ export class PredictedSlices implements SliceChooser {
     this.#chosen = [empty(), empty()];
     this.#orders = [new Int32Array(stepTokens), new Int32Array(stepTokens)];
     this.#chosenLayer = -1;
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
   choose(layer: number, input: SlicedTokens): TokenSlices {
@@ -60,10 +57,7 @@ export class PredictedSlices implements SliceChooser {
     const { tensorGroup, clock } = this.#resources;
     const { tokens } = input;
     this.#chosenLayer = layer;
-    if (layer === 0) {
-      this.#homeBefore.fill(-1, 0, tokens);
-      this.#homeTwoBefore.fill(-1, 0, tokens);
-    }
+    if (layer === 0) for (const homes of this.#homesBefore) homes.fill(-1, 0, tokens);
     slices.order = undefined;
     sliceSizes(tokens, tensorGroup.size, slices.counts);
     if (tensorGroup.size === 1 || tokens === 0) return slices;
@@ -72,12 +66,15 @@ export class PredictedSlices implements SliceChooser {
       this.#predictor.predict(this.#context(layer, input), this.#needs);
     }
     clock.enter(Phase.slices);
-    if (this.#needs.subarray(0, tokens * this.#devices).some((need) => need > 0)) this.#cut(layer, tokens, slices);
+    if (!this.#predictor.atHome(layer)) this.#foldToRanks(tokens);
+    if (this.#benefit.subarray(0, tokens * tensorGroup.size).some((benefit) => benefit > 0))
+      this.#cut(layer, tokens, slices);
     return slices;
   }
 
   ridingBytes(layer: number): number {
-    return this.#resources.tensorGroup.size > 1 && this.#predictor.atHome(layer) ? this.#devices : 0;
+    const { size } = this.#resources.tensorGroup;
+    return size > 1 && this.#predictor.atHome(layer) ? size : 0;
   }
 
   packRiding(layer: number, residual: number, rows: number, target: number): void {
@@ -87,20 +84,19 @@ export class PredictedSlices implements SliceChooser {
       layer,
       tokens: rows,
       tokenIds: noTokens,
-      homeBefore: noHomes,
-      homeTwoBefore: noHomes,
+      homesBefore: [],
       // The own rows' place in `input` is free by now.
       routeAhead: (doubt) => experts.routeAhead(layer, residual, rows, buffers.input, doubt, target),
     };
-    this.#predictor.predict(context, bytes.subarray(target, target + rows * this.#devices));
+    this.#predictor.predict(context, bytes.subarray(target, target + rows * this.ridingBytes(layer)));
   }
 
   unpackRiding(_layer: number, source: number, tokens: Int32Array): void {
     const { bytes } = this.#resources;
-    const devices = this.#devices;
+    const ranks = this.#resources.tensorGroup.size;
     for (let i = 0, from = source; i < tokens.length; i++) {
-      const to = tokens[i]! * devices;
-      for (let device = 0; device < devices; device++) this.#needs[to + device] = bytes[from++]!;
+      const to = tokens[i]! * ranks;
+      for (let rank = 0; rank < ranks; rank++) this.#benefit[to + rank] = bytes[from++]!;
     }
   }
 
@@ -113,29 +109,36 @@ export class PredictedSlices implements SliceChooser {
       layer,
       tokens,
       tokenIds,
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
+      homesBefore: this.#homesBefore,
       routeAhead: () => {
         throw new Error('only predictors at home have the rows');
       },
     };
   }
 
-  #cut(layer: number, tokens: number, slices: TokenSlices): void {
+  #foldToRanks(tokens: number): void {
     const { tensorGroup, ownership } = this.#resources;
     const block = ownership.devicesPerRank;
     const firstDevice = this.#firstRank * block;
     foldToRanks(this.#needs, tokens, this.#devices, firstDevice, block, tensorGroup.size, this.#benefit);
+  }
+
+  #cut(layer: number, tokens: number, slices: TokenSlices): void {
+    const block = this.#resources.ownership.devicesPerRank;
+    const firstDevice = this.#firstRank * block;
+    // At home, rows bring no word of single devices.
+    const single = block === 1 || this.#predictor.atHome(layer);
     const balancer = this.#balancer;
     balancer.solve(this.#benefit, tokens);
     const order = this.#orders[layer % 2]!;
     order.set(balancer.order.subarray(0, tokens));
     slices.order = order.subarray(0, tokens);
     slices.counts.set(balancer.counts);
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
+    const homes = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(homes);
     for (let token = 0; token < tokens; token++) {
       const first = firstDevice + balancer.rankOf[token]! * block;
-      this.#homeBefore[token] = block === 1 ? first : neededMost(this.#needs, token, this.#devices, first, block);
+      homes[token] = single ? first : neededMost(this.#needs, token, this.#devices, first, block);
     }
   }
 }

@@ -32,13 +32,13 @@ export interface ScheduleResources {
  * devices, B = P / G. Sizes are worst cases, see engine/rank-buffers.ts.
  */
 export interface ScheduleBuffers {
-  /** [T, H] rows as the all-gather delivers them, with what they bring along (P bytes a row at most). */
+  /** [T, H] rows as the all-gather delivers them, with what they bring along (a byte per tensor rank and row at most). */
   gathered: number;
   /** [T] int32: token order of the slices. */
   order: number;
   /** [S, H] this rank's share of the reduce-scatter. */
   reduced: number;
-  /** [S, H] residual rows of this rank's slice; what they bring along lies in the [S, P] bytes before. */
+  /** [S, H] residual rows of this rank's slice; what they bring along lies in the [S, tp] bytes before. */
   residual: number;
   /** [S] int32: where those rows come from. */
   ownAddresses: number;

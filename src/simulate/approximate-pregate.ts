@@ -1,5 +1,5 @@
 import type { Plan } from '../plan/plan.ts';
-import { certainNeed, type DevicePredictor, type PredictionContext } from '../predict/predictor.ts';
+import { certainNeed, oneRankSaved, type DevicePredictor, type PredictionContext } from '../predict/predictor.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
 
 /** Replays with this come within about half a percent of the bytes of real runs of the shipped model (bench/simulator.ts). */
@@ -21,7 +21,10 @@ export class ApproximatePregate implements DevicePredictor {
   readonly #trace: RoutingTrace;
   readonly #plan: Plan;
   readonly #overlap: Float64Array;
+  /** [P][P + 1] per owner: probability that none is chosen of its experts that a home lacks, and of all. */
   readonly #spared: Float64Array;
+  /** [L][P][N] 1 where a device owns or copies an expert; undefined without copies. */
+  readonly #held: Uint8Array | undefined;
 
   /** @param overlap [L] */
   constructor(trace: RoutingTrace, plan: Plan, overlap: Float64Array) {
@@ -29,7 +32,8 @@ export class ApproximatePregate implements DevicePredictor {
     this.#trace = trace;
     this.#plan = plan;
     this.#overlap = overlap;
-    this.#spared = new Float64Array(plan.devices);
+    this.#spared = new Float64Array(plan.devices * (plan.devices + 1));
+    this.#held = plan.replicas.some((layer) => layer.some((copies) => copies.length > 0)) ? heldBy(plan) : undefined;
   }
 
   atHome(layer: number): boolean {
@@ -37,7 +41,7 @@ export class ApproximatePregate implements DevicePredictor {
   }
 
   predict({ layer, tokens }: PredictionContext, needs: Uint8Array): void {
-    const { layers, topK, experts, devices, expertOwner } = this.#plan;
+    const { layers, topK, experts, devices } = this.#plan;
     const overlap = this.#overlap[layer]!;
     // What a pregate's soft margin leaves of an expert's weight when it is often wrong.
     const certainty = Math.min(0.99, overlap);
@@ -52,12 +56,43 @@ export class ApproximatePregate implements DevicePredictor {
           named = Math.floor(uniform(this.rows[token]!, layer, 2 * place + 1) * experts);
           while (used.includes(named)) named = (named + 1) % experts;
         }
-        spared[expertOwner[layer * experts + named]!]! *= 1 - certainty;
+        this.#spare(layer, named, 1 - certainty);
       }
-      for (let device = 0; device < devices; device++)
-        needs[token * devices + device] = Math.round((1 - spared[device]!) * certainNeed);
+      const scale = this.#held === undefined ? certainNeed : oneRankSaved;
+      for (let home = 0; home < devices; home++) {
+        let saved = 0;
+        for (let owner = 0; owner < devices; owner++) {
+          const at = owner * (devices + 1);
+          saved += spared[at + home]! - spared[at + devices]!;
+        }
+        needs[token * devices + home] = Math.min(255, Math.round(saved * scale));
+      }
     }
   }
+
+  /** As kernels/assembly/route-ahead.ts does. */
+  #spare(layer: number, expert: number, factor: number): void {
+    const { experts, devices, expertOwner } = this.#plan;
+    const owner = expertOwner[layer * experts + expert]!;
+    const at = owner * (devices + 1);
+    for (let home = 0; home < devices; home++) {
+      const holds = this.#held?.[(layer * devices + home) * experts + expert] === 1;
+      if (home !== owner && !holds) this.#spared[at + home]! *= factor;
+    }
+    this.#spared[at + devices]! *= factor;
+  }
+}
+
+function heldBy({ layers, experts, devices, expertOwner, replicas }: Plan): Uint8Array {
+  const held = new Uint8Array(layers * devices * experts);
+  for (let layer = 0; layer < layers; layer++) {
+    for (let expert = 0; expert < experts; expert++)
+      held[(layer * devices + expertOwner[layer * experts + expert]!) * experts + expert] = 1;
+    replicas[layer]!.forEach((copies, device) => {
+      for (const expert of copies) held[(layer * devices + device) * experts + expert] = 1;
+    });
+  }
+  return held;
 }
 
 /** 0 <= x < 1 from three small integers. */

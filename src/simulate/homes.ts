@@ -1,6 +1,6 @@
 import type { Layout } from '../engine/api.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
-import type { Plan } from '../plan/plan.ts';
+import { longestLookback, type Plan } from '../plan/plan.ts';
 import { requirePredictionTables } from '../plan/prediction-tables.ts';
 import { createCombinedPredictor } from '../predict/combined.ts';
 import { createPredictor } from '../predict/index.ts';
@@ -148,8 +148,8 @@ class PredictedGroup {
   readonly #needs: Uint8Array;
   /** [T, tp] */
   readonly #benefit: Uint8Array;
-  #homeBefore: Int16Array;
-  #homeTwoBefore: Int16Array;
+  /** [lookback][T], the nearest layer first */
+  readonly #homesBefore: Int16Array[];
 
   constructor({ trace, plan, layout, stepTokens }: PredictedHomesOptions, group: number, predictor: DevicePredictor) {
     const { dataParallel, tensorParallel } = layout;
@@ -162,22 +162,17 @@ class PredictedGroup {
     this.#balancer = new BalancedSlices(stepTokens, tensorParallel);
     this.#needs = new Uint8Array(stepTokens * plan.devices);
     this.#benefit = new Uint8Array(stepTokens * tensorParallel);
-    this.#homeBefore = new Int16Array(stepTokens);
-    this.#homeTwoBefore = new Int16Array(stepTokens);
+    this.#homesBefore = Array.from({ length: longestLookback }, () => new Int16Array(stepTokens));
   }
 
   choose(rows: Int32Array, layer: number, homes: Int32Array): void {
     if (rows.length === 0) return;
-    if (layer === 0) {
-      this.#homeBefore.fill(-1);
-      this.#homeTwoBefore.fill(-1);
-    }
+    if (layer === 0) for (const before of this.#homesBefore) before.fill(-1);
     const context: PredictionContext = {
       layer,
       tokens: rows.length,
       tokenIds: rows.map((row) => this.#trace.token[row]!),
-      homeBefore: this.#homeBefore,
-      homeTwoBefore: this.#homeTwoBefore,
+      homesBefore: this.#homesBefore,
       routeAhead: () => {
         throw new Error('a trace holds no hidden rows to run the router on');
       },
@@ -186,11 +181,12 @@ class PredictedGroup {
     const firstDevice = this.#firstRank * this.#block;
     foldToRanks(this.#needs, rows.length, this.#devices, firstDevice, this.#block, this.#ranks, this.#benefit);
     this.#balancer.solve(this.#benefit, rows.length);
-    [this.#homeBefore, this.#homeTwoBefore] = [this.#homeTwoBefore, this.#homeBefore];
+    const before = this.#homesBefore.pop()!;
+    this.#homesBefore.unshift(before);
     for (let token = 0; token < rows.length; token++) {
       homes[token] = this.#firstRank + this.#balancer.rankOf[token]!;
       const first = homes[token]! * this.#block;
-      this.#homeBefore[token] = neededMost(this.#needs, token, this.#devices, first, this.#block);
+      before[token] = neededMost(this.#needs, token, this.#devices, first, this.#block);
     }
   }
 }

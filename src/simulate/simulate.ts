@@ -167,8 +167,8 @@ function assertInputsFit({ trace, shape, plan, layout }: SimulationOptions): voi
     );
   }
   const { fingerprint: modelFingerprint, layers, experts, topK } = model;
-  // A trace without token ids knows no vocabulary.
-  const vocabularySize = model.vocabularySize || plan.vocabularySize;
+  // A trace without token ids knows no vocabulary, nor does a plan that was solved from one.
+  const vocabularySize = plan.vocabularySize === 0 ? 0 : model.vocabularySize || plan.vocabularySize;
   assertPlanFits(plan, {
     modelFingerprint,
     layers,
@@ -258,7 +258,7 @@ class Replay {
     this.#routing.count(layer, half.rows, homes);
     const { plan } = this.#options;
     const rides = layer + 1 < plan.layers && homeChooser.pregates(layer + 1);
-    traffic.countLayer(half.groupTokens, this.#routing, rides ? plan.devices : 0);
+    traffic.countLayer(half.groupTokens, this.#routing, rides ? this.#options.layout.tensorParallel : 0);
     for (const name of layerExchangeNames) {
       addExchange(totals, traffic.layer[name]);
       addExchange(this.#totals, traffic.layer[name]);

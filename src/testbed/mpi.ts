@@ -31,7 +31,7 @@ export function mpirunArguments(topology: Topology, { agent, hostfile }: LaunchF
     ...['--bind-to', 'none', '--mca', 'mpi_yield_when_idle', '1'],
     ...['--mca', 'plm_rsh_agent', agent, '--mca', 'plm_rsh_no_tree_spawn', '1'],
     // A link taken down is noticed within seconds, not minutes.
-    ...['--mca', 'oob_tcp_keepalive_time', '2', '--mca', 'oob_tcp_keepalive_intvl', '1'],
+    ...['--mca', 'oob_tcp_keepalive_time', '4', '--mca', 'oob_tcp_keepalive_intvl', '1'],
     ...['--mca', 'oob_tcp_keepalive_probes', '3'],
     ...['--mca', 'pml', 'ob1', '--mca', 'btl', 'self,vader,tcp'],
     ...['--mca', 'btl_tcp_if_include', hostInterface, '--mca', 'oob_tcp_if_include', hostInterface],

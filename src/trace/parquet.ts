@@ -26,6 +26,9 @@ const integerColumns = ['request', 'position', 'token', 'phase'] as const;
 /** DEFLATE expands at most this much; bounds what a damaged row count can make the reader allocate. */
 const largestExpansion = 1032;
 
+/** The Parquet marks at both ends and the length of the metadata. */
+const fewestBytes = 12;
+
 interface TraceMetadata {
   version: number;
   model: TraceModel;
@@ -169,6 +172,9 @@ async function openParquet(path: string): Promise<{ file: AsyncBuffer; parquet: 
     file = await asyncBufferFromFile(path);
   } catch (cause) {
     throw new SmoeError('TRACE_UNREADABLE', `${path}: cannot open the trace: ${messageOf(cause)}`, { cause });
+  }
+  if (file.byteLength < fewestBytes) {
+    throw damaged(path, file.byteLength === 0 ? 'the file is empty' : `${file.byteLength} bytes are too few`);
   }
   try {
     return { file, parquet: await parquetMetadataAsync(file) };

@@ -58,6 +58,30 @@ export function splitRequests(trace: RoutingTrace, share: number): { first: Rout
   };
 }
 
+/**
+ * The same of a share of the requests, so that both parts together hold about `mostTokens` of a larger trace: what a search or a
+ * measurement can use of it, without a second copy of the whole.
+ */
+export function splitSample(
+  trace: RoutingTrace,
+  share: number,
+  mostTokens: number,
+): { first: RoutingTrace; second: RoutingTrace } {
+  if (trace.length <= mostTokens) return splitRequests(trace, share);
+  const sampled = chooseShare(trace.labels, mostTokens / trace.length);
+  const requests = Array.from(sampled.keys()).filter((request) => sampled[request] === 1);
+  const inFirst = chooseShare(
+    requests.map((request) => trace.labels[request]!),
+    share,
+  );
+  const part = (wanted: number): RoutingTrace => {
+    const keep = new Uint8Array(sampled.length);
+    requests.forEach((request, i) => (keep[request] = inFirst[i] === wanted ? 1 : 0));
+    return selectRequests(trace, keep);
+  };
+  return { first: part(1), second: part(0) };
+}
+
 /** [requests] 1 for the chosen share: walking requests ordered by label, one whenever the running total passes an integer. */
 function chooseShare(labels: string[], share: number): Uint8Array {
   const order = labels.map((_, request) => request);

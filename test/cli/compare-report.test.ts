@@ -15,6 +15,7 @@ const facts: CompareFacts = {
   plan: 'models/demo/plan-4.json',
   repeats: 3,
   overlap: [],
+  threadsPerRank: 1,
   predictor: 'combined',
   solvers: { contiguous: 'contiguous', planned: 'hypergraph' },
 };

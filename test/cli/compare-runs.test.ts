@@ -19,6 +19,7 @@ const setup: CompareSetup = {
   stepTokens: 8,
   logits: 'sampled',
   overlap: [],
+  threadsPerRank: 3,
   timelineSteps: 0,
   transport: { transport: 'mpi' },
   planFile: 'plan.json',
@@ -31,6 +32,7 @@ function recorder(fails?: string): { open: OpenSession; events: string[] } {
     const ranks = options.layout.tensorParallel;
     const name = `${options.plan.solver} x${ranks}`;
     assert.equal(options.transport, ranks === 1 ? 'threads' : 'mpi');
+    assert.equal(options.threadsPerRank, ranks === 1 ? 1 : 3);
     assert.equal(options.planFile, options.plan.solver === 'hypergraph' ? 'plan.json' : undefined);
     events.push(`open ${name}`);
     return {

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import type { CompareReport } from '../../src/cli/compare-report.ts';
 import type { GenerateReport } from '../../src/cli/generate-report.ts';
 import type { PlanReport } from '../../src/cli/plan-report.ts';
+import type { PlanDiff } from '../../src/plan/diff.ts';
 import { solvers } from '../../src/plan/solvers/index.ts';
 import type { TraceStatistics } from '../../src/trace/statistics.ts';
 
@@ -113,6 +114,12 @@ describe('smoe', () => {
       Object.keys(solvers),
     );
     assert.equal(planned.profileTokens + planned.evaluationTokens, recorded.tokens);
+    const next = join(work, 'next.json');
+    const replanned = await smoeJson<PlanReport>(['plan', trace, '--start', plan, '--replicas', '25%', '--out', next]);
+    assert.equal(replanned.replicasPerDevice, 1);
+    const diff = await smoeJson<PlanDiff>(['plan', 'diff', plan, next]);
+    assert.equal(diff.movedExperts, replanned.solvers[0]!.movedExperts);
+    assert.match((await smoe(['plan', 'diff', plan, next])).stdout, /experts? change owner, \d+ copies are added/);
     const used = await smoeJson<GenerateReport>([
       'generate',
       model,
@@ -156,6 +163,19 @@ describe('smoe', () => {
     assert.match(bad.stderr, /^error /);
     const infeasible = await smoe(['plan', join(work, 'routing.parquet'), '--devices', '17']);
     assert.equal(infeasible.status, 3);
+    const tooMany = await smoe(['plan', join(work, 'routing.parquet'), '--replicas', '99']);
+    assert.equal(tooMany.status, 3);
+    assert.match(tooMany.stderr, /^error PLAN_INFEASIBLE: replicas: 99 copies per device/);
+    for (const wrong of [
+      ['--replicas', 'x'],
+      ['--move-price', '-1', '--start', join(work, 'plan.json')],
+      ['--cluster', 'nowhere.yaml'],
+      ['--cluster', 'nvlink-8', '--devices', '4'],
+      ['--lookback', '4'],
+    ]) {
+      const refused = await smoe(['plan', join(work, 'routing.parquet'), ...wrong]);
+      assert.equal(refused.status, 2, wrong.join(' '));
+    }
     const nowhere = await smoe(['trace', 'record', model, '--out', join(work, 'no', 'trace.parquet')]);
     assert.equal(nowhere.status, 2);
     assert.match(nowhere.stderr, /^error USAGE_BAD_VALUE: --out: /);

@@ -18,15 +18,18 @@ describe('plan report', () => {
     peakMemoryMb: 300,
     movedExperts: name === 'contiguous' ? 0 : 90,
     layers: [figures, { ...figures, remoteDevicesPerToken }],
+    reliability: null,
     notes,
   });
   const report: PlanReport = {
     trace: 't.parquet',
     evaluation: '55 held-out requests',
     devices: 4,
+    replicasPerDevice: 0,
     profileTokens: 1000,
     evaluationTokens: 4000,
     solvers: [solver('hypergraph', 1.88, ['layer 0: bound relaxed to 1.2']), solver('contiguous', 2.75, [])],
+    notes: [],
   };
 
   it('shows solvers side by side', () => matchesSnapshot('plan', renderPlanReport(report)));

@@ -111,7 +111,24 @@ const bad: [string, unknown, RegExp][] = [
     /two nodes/,
   ],
   ['too many devices', { ...good, nodes: [{ count: 4096, devices: 1024 }] }, /at most 4096/],
-  ['not an object', 7, /file/],
+  ['not an object', 7, /file: 7 is no set of fields/],
+  ['nothing', null, /file: is empty/],
+  [
+    'a misspelt field rather than the missing one',
+    { ...good, inside: { gigabitPerSecond: 1 } },
+    /inside\.gigabitPerSecond: is not a field/,
+  ],
+  ['shared cores of nothing', { ...good, sharedCores: 0 }, /sharedCores: 0 must be at least 1/],
+  [
+    'cores shared twice',
+    { ...good, sharedCores: 2, nodes: [{ devices: 2, sharedCores: 1 }] },
+    /nodes\.0\.sharedCores: the whole cluster already/,
+  ],
+  [
+    'a negative expert rate',
+    { ...good, device: { gigaflops: 1, memoryGBps: 1, memoryGB: 1, expertGigaflops: -1 } },
+    /device\.expertGigaflops: -1 must be above 0/,
+  ],
 ];
 for (const [what, content, message] of bad) {
   test(`refused, naming the field: ${what}`, () => {
@@ -159,6 +176,15 @@ test('any JSON value is a cluster or refused with a CLUSTER_ error', () => {
     }),
     { numRuns: 300 },
   );
+});
+
+test('what a device does not say: one rate for all arithmetic, no bookkeeping, cores of its own', () => {
+  const { nodes, sharedCores } = decodeCluster(JSON.stringify(good), 'lab');
+  const { device } = nodes[0]!;
+  assert.equal(device.attentionFlopsPerSecond, device.flopsPerSecond);
+  assert.equal(device.expertFlopsPerSecond, device.flopsPerSecond);
+  assert.deepEqual([device.tokenSeconds, device.predictSeconds], [0, 0]);
+  assert.deepEqual([nodes[0]!.sharedCores, sharedCores], [undefined, undefined]);
 });
 
 test('a changed link is that between nodes, or the one inside a single node', () => {

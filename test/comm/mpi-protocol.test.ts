@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { assertAgreement, assertSameBuild, buildFingerprint } from '../../src/comm/mpi-agreement.ts';
+import { assertAgreement, assertSameBuild, assertSameMpi, buildFingerprint } from '../../src/comm/mpi-agreement.ts';
 import { LauncherOutput } from '../../src/comm/mpi-launcher-output.ts';
 import { decodeLine, encodeFrame, encodeLine, FrameReader } from '../../src/comm/mpi-protocol.ts';
 
@@ -57,12 +57,13 @@ describe('lines of standard error', () => {
     assert.equal(decodeLine(line.slice(0, -20)), undefined);
   });
 
-  it('name the rank that mpirun saw end', () => {
+  it('name the rank that mpirun saw end, and the host that it lost', () => {
     const deaths: string[] = [];
     const lines: string[] = [];
     const output = new LauncherOutput({
       onMessage: () => assert.fail('no message'),
       onDeath: (rank, reason) => deaths.push(`${rank} ${reason}`),
+      onHostLost: (host) => deaths.push(`lost ${host}`),
       onLine: (line) => lines.push(line),
     });
     const ruler = '-'.repeat(74);
@@ -71,14 +72,16 @@ describe('lines of standard error', () => {
     for (const text of [`before\n${ruler}\n${killed}\n`, `${ruler}\n${ruler}\n${exited}\n${ruler}\nafter\n`]) {
       for (const character of text) output.push(character);
     }
-    assert.deepEqual(deaths, ['2 signal 9 (Killed) on b', '1 exited with code 7']);
+    const heading = 'ORTE has lost communication with a remote daemon.\n\n  HNP daemon   : [[1,0],0] on node a\n';
+    output.push(`${ruler}\n${heading}  Remote daemon: [[1,0],2] on node 10.0.0.3\n\nThis is\n${ruler}\n`);
+    assert.deepEqual(deaths, ['2 signal 9 (Killed) on b', '1 exited with code 7', 'lost 10.0.0.3']);
     assert.deepEqual(lines, ['before', 'after']);
     assert.ok(output.tail.includes(killed));
   });
 });
 
 describe('agreement', () => {
-  const identities = ['a', 'b'].map((host) => ({ host, build: '1' }));
+  const identities = ['a', 'b'].map((host) => ({ host, build: '1', mpi: 'Open MPI v4.1.4' }));
 
   it('names who differs', () => {
     assertAgreement([{ model: 'x' }, { model: 'x', plan: 'p' }], identities, { plan: 'p' });
@@ -87,9 +90,14 @@ describe('agreement', () => {
       message: 'rank 1 on b has model y, rank 0 on a has x',
     });
     assertSameBuild(identities, '1');
-    assert.throws(() => assertSameBuild([identities[0], { host: 'b', build: '2' }], '1'), {
+    assert.throws(() => assertSameBuild([identities[0], { ...identities[1], build: '2' }], '1'), {
       code: 'RANK_BUILD',
       message: 'rank 1 on b runs build 2, the host of the run 1',
+    });
+    assertSameMpi(identities);
+    assert.throws(() => assertSameMpi([identities[0], { ...identities[1], mpi: 'Open MPI v5.0.1' }]), {
+      code: 'MPI_VERSION',
+      message: 'rank 1 on b runs Open MPI v5.0.1, rank 0 on a Open MPI v4.1.4',
     });
     assert.match(buildFingerprint(), /^[0-9a-f]{16}$/);
   });

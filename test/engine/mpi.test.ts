@@ -41,7 +41,7 @@ function essence({ outputSha256, logitsSha256, bytes, messages, outputs }: RunRe
 }
 
 describe('sessions over MPI', { skip }, () => {
-  it('compute the bits, and count the bytes and messages, of sessions over threads', async () => {
+  it('compute the bits, and count the bytes and messages, of sessions over threads, on several threads a rank too', async () => {
     const tokenizer = loadTokenizer(demoDirectory);
     const documents = readFileSync(join(demoDirectory, 'heldout', 'evaluation.jsonl'), 'utf8')
       .split('\n')
@@ -55,7 +55,10 @@ describe('sessions over MPI', { skip }, () => {
     ]) {
       const found: object[][] = [];
       for (const transport of ['threads', 'mpi'] as const) {
-        const session = await openSession(demoOptions(transport, layout));
+        const session = await openSession({
+          ...demoOptions(transport, layout),
+          threadsPerRank: transport === 'mpi' && layout.dataParallel === 2 ? 2 : 1,
+        });
         const reports: object[] = [];
         for (const schedule of scheduleNames) {
           const overlap = schedule === 'speculative' ? (['microbatch'] as const) : [];

@@ -96,7 +96,7 @@ export async function withSession<T>(
   layout: Layout,
   plan: Plan,
   use: (session: Session) => Promise<T>,
-  sizes: { maximumStepTokens?: number; cachePositions?: number } = {},
+  sizes: { maximumStepTokens?: number; cachePositions?: number; threadsPerRank?: number } = {},
 ): Promise<T> {
   const session = await openSession({
     modelDirectory: directory,
@@ -105,6 +105,7 @@ export async function withSession<T>(
     transport: 'threads',
     maximumStepTokens: sizes.maximumStepTokens ?? 64,
     cachePositions: sizes.cachePositions ?? 1024,
+    threadsPerRank: sizes.threadsPerRank ?? 1,
   });
   try {
     return await use(session);
@@ -119,7 +120,7 @@ export function runOnce(
   layout: Layout,
   plan: Plan,
   options: RunOptions,
-  sizes: { maximumStepTokens?: number; cachePositions?: number } = {},
+  sizes: { maximumStepTokens?: number; cachePositions?: number; threadsPerRank?: number } = {},
 ): Promise<RunReport> {
   return withSession(directory, layout, plan, (session) => session.run(options), sizes);
 }

@@ -101,7 +101,7 @@ describe('calibration', () => {
     const embedding = { values: new Float32Array(3000 * 4).map(() => random.unit() - 0.5), hiddenSize: 4 };
     const best = Array.from({ length: layers }, () => 'token' as const);
     const build = (from: RoutingTrace): ReturnType<typeof buildPredictionTables> =>
-      buildPredictionTables(from, owners, devices, best, embedding);
+      buildPredictionTables(from, owners, devices, best, { embedding });
     const boundary = profile.labels.length * 0.8;
     const fit = selectRequests(
       profile,

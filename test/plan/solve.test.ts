@@ -56,7 +56,7 @@ describe('solving a plan', () => {
     values.set([10, 2], 99 * 2);
     const { expertOwner } = await solvePlan(few, { devices: 4, solver: 'contiguous' });
     const embedding = { values, hiddenSize: 2 };
-    const needs = buildPredictionTables(few, expertOwner, 4, ['token', 'token', 'token'], embedding).tokenNeeds;
+    const needs = buildPredictionTables(few, expertOwner, 4, ['token', 'token', 'token'], { embedding }).tokenNeeds;
     assert.deepEqual(needs.slice(99 * 4, 100 * 4), needs.slice(frequent * 4, frequent * 4 + 4));
   });
 

@@ -3,7 +3,7 @@ import { before, describe, it } from 'node:test';
 import type { Plan } from '../../src/plan/plan.ts';
 import { predictorNames } from '../../src/plan/plan.ts';
 import { solvePlan } from '../../src/plan/solve.ts';
-import { routerNeeds } from '../../src/kernels/reference.ts';
+import { routeAhead } from '../../src/kernels/reference.ts';
 import { createPredictor } from '../../src/predict/index.ts';
 import { RequestPlacer } from '../../src/predict/placement.ts';
 import type { PredictionContext } from '../../src/predict/predictor.ts';
@@ -27,6 +27,11 @@ describe('predictors', () => {
     plan = await solvePlan(trace, { devices: 4 });
   });
 
+  const ownersOf = (layer: number): Uint16Array => plan.expertOwner.slice(layer * 16, (layer + 1) * 16);
+  /** [4][16] without copies. */
+  const heldBy = (owners: Uint16Array): Uint8Array =>
+    Uint8Array.from({ length: 4 * 16 }, (_, i) => (owners[i % 16] === Math.floor(i / 16) ? 1 : 0));
+
   /** Logits that put the row's true experts first. */
   function contextOf(layer: number): PredictionContext {
     const logits = new Float32Array(tokens * 16).fill(-1);
@@ -38,10 +43,9 @@ describe('predictors', () => {
       layer,
       tokens,
       tokenIds: trace.token.slice(0, tokens),
-      homeBefore: homes,
-      homeTwoBefore: new Int16Array(tokens).fill(-1),
+      homesBefore: [homes, new Int16Array(tokens).fill(-1), new Int16Array(tokens).fill(-1)],
       routeAhead: (doubt, needs) =>
-        routerNeeds(logits, tokens, 16, 4, doubt, plan.expertOwner.subarray(layer * 16), 4, needs),
+        routeAhead(logits, tokens, 4, doubt, ownersOf(layer), 4, heldBy(ownersOf(layer)), 4, 255, needs),
     };
   }
 
@@ -69,12 +73,13 @@ describe('predictors', () => {
   });
 
   it('the pregate copes with equal logits', () => {
-    const owners = plan.expertOwner.subarray(16);
+    const owners = ownersOf(1);
     const needs = new Uint8Array(tokens * 4);
     createPredictor('pregate', plan).predict(
       {
         ...contextOf(1),
-        routeAhead: (doubt, out) => routerNeeds(new Float32Array(tokens * 16), tokens, 16, 4, doubt, owners, 4, out),
+        routeAhead: (doubt, out) =>
+          routeAhead(new Float32Array(tokens * 16), tokens, 4, doubt, owners, 4, heldBy(owners), 4, 255, out),
       },
       needs,
     );

@@ -47,12 +47,22 @@ before(() => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-async function smoe(...args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+interface Outcome {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+function smoe(...args: string[]): Promise<Outcome> {
+  return smoeOn('t.parquet', ...args);
+}
+
+async function smoeOn(trace: string, ...args: string[]): Promise<Outcome> {
   const outcome = { status: -1, stdout: '', stderr: '' };
   const stream = (name: 'stdout' | 'stderr') => ({ write: (text: string) => (outcome[name] += text) });
   const terminal = { stdout: stream('stdout'), stderr: stream('stderr'), environment: {} };
   const commandLine = { summary: '', version: '0', verbs: [simulateVerb], examples: [] };
-  const argv = ['simulate', at('t.parquet'), '--model', folder, ...args];
+  const argv = ['simulate', at(trace), '--model', folder, ...args];
   outcome.status = await runCommandLine(commandLine, argv, terminal, new AbortController().signal);
   return outcome;
 }
@@ -85,7 +95,51 @@ describe('smoe simulate', () => {
     const { stdout } = await smoe(...plans(), '--schedule', 'dedup,gather-all', '--cluster', 'nvlink-8', '--per-layer');
     assert.match(stdout, /4 ranks \(dp 1, tp 4\), simulated on 8 GPUs on NVLink/);
     assert.match(stdout, /note \(gather-all, dealt; gather-all, reversed\): every row goes to every rank/);
-    assert.match(stdout, /dedup, reversed/);
+    assert.match(stdout, /reversed +dedup +2 +\d+\.\d{3} {2}device \d inside node 0, (in|out) +\d\n/);
+    assert.match(stdout, /[^\n]\n$/);
+  });
+
+  it('tells of every step when asked to', async () => {
+    const text = await smoe(...plans(), '--schedule', 'dedup', '--per-step', '--steps', '1');
+    assert.match(text.stdout, /dealt +dedup +0 +240 +0 +\d+\.\d{3} {2}host \d to the network, (in|out) +\d\n/);
+    const stepsOf = async (...args: string[]): Promise<number | undefined> => {
+      const { stdout } = await smoe(...plans(), '--schedule', 'dedup', '--steps', '1', '--json', ...args);
+      return (JSON.parse(stdout) as SimulationReport).schedules[0]!.stepTimes?.length;
+    };
+    assert.equal(await stepsOf(), undefined);
+    assert.equal(await stepsOf('--per-step'), 1);
+  });
+
+  it('serves traces without token ids, and plans solved from one, with the pregate', async () => {
+    const trace = smallTrace(20, 24);
+    trace.token.fill(-1);
+    trace.model = { ...trace.model, vocabularySize: 0 };
+    writeTrace(at('no-ids.parquet'), trace);
+    const plan = smallPlan(smallTrace(20, 24), 4);
+    writePlan(at('no-ids.json'), { ...plan, vocabularySize: 0, prediction: undefined });
+    const args = ['--plan', at('no-ids.json'), '--schedule', 'speculative', '--steps', '1', '--json'];
+    const { stdout, stderr, status } = await smoeOn('no-ids.parquet', ...args);
+    assert.equal(status, 0, stderr);
+    assert.match(stderr, /token ids are unknown/);
+    assert.equal((JSON.parse(stdout) as SimulationReport).schedules[0]!.predictor, 'pregate');
+    const asked = await smoeOn('no-ids.parquet', ...args, '--predictor', 'token');
+    assert.match(asked.stderr + asked.stdout, /PLAN_NO_TABLES|SIMULATE_NO_TOKENS/);
+    const known = await smoe(...args, '--predictor', 'pregate');
+    assert.equal(known.status, 0, known.stderr);
+  });
+
+  it('takes every device of the cluster when no plan file says how many', async () => {
+    const { stdout } = await smoe(
+      '--plan',
+      'contiguous',
+      '--schedule',
+      'dedup',
+      '--cluster',
+      'infiniband-2x8',
+      '--json',
+    );
+    const { layout } = JSON.parse(stdout) as SimulationReport;
+    assert.deepEqual(layout, { dp: 1, tp: 8, ep: 8 });
   });
 
   it('solves plans by name from requests it does not replay', async () => {

@@ -40,7 +40,7 @@ for (const [dataParallel, tensorParallel] of layouts) {
         const rowBytes = model.config.hiddenSize * 4;
         const { steps, all } = recordedTraffic(
           ...([recordedRun(report, layout), schedule, layout, ownership, rowBytes] as const),
-          (layer) => (schedule === 'speculative' && layer > 0 ? plan.devices : 0),
+          (layer) => (schedule === 'speculative' && layer > 0 ? tensorParallel : 0),
         );
         await t.test(schedule, () => {
           for (const purpose of purposes) assert.equal(all.bytes[purpose], report.bytes[purpose], `${purpose} bytes`);

@@ -68,6 +68,13 @@ test('a step is the sum of its pieces; layers, steps and requests add up', () =>
       now = start + seconds;
     }
     close(now * 1000, result!.totalMs);
+    const stepped = result!.stepTimes.reduce((sum, step) => sum + step.milliseconds, 0);
+    close(stepped, result!.totalMs);
+    assert.equal(result!.stepTimes.length, result!.steps);
+    const ends = new Set([...segments].map(([{ link }]) => link).filter((link) => link !== undefined));
+    for (const { busiestLink, busiestRank } of [...result!.layers, ...result!.stepTimes]) {
+      assert.ok(busiestLink !== null && ends.has(busiestLink) && busiestRank >= 0 && busiestRank < 4);
+    }
     const layered = result!.layers.reduce((sum, layer) => sum + layer.milliseconds, 0);
     assert.ok(layered < result!.totalMs && layered > 0.5 * result!.totalMs);
     assert.ok(result!.ttftMs.p50 < result!.e2eMs.p50 && result!.e2eMs.p99 <= result!.totalMs * (1 + 1e-9));

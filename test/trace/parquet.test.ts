@@ -43,6 +43,34 @@ describe('trace files', () => {
     assert.deepEqual(await readTrace(path), trace);
   });
 
+  it('come back exactly however they are cut while written', async () => {
+    const whole = small();
+    whole.weights = new Float32Array(whole.experts.length).map((_, i) => Math.fround(1 / (i + 3)));
+    const path = join(directory, 'streamed.parquet');
+    const width = whole.model.layers * whole.model.topK;
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.nat(whole.length), { maxLength: 6 }), async (cuts) => {
+        const writer = new TraceWriter(path, whole.model, true);
+        const ends = [...cuts.sort((a, b) => a - b), whole.length];
+        ends.reduce((start, end) => {
+          writer.append({
+            length: end - start,
+            request: whole.request.subarray(start, end),
+            position: whole.position.subarray(start, end),
+            token: whole.token.subarray(start, end),
+            phase: whole.phase.subarray(start, end),
+            experts: whole.experts.subarray(start * width, end * width),
+            weights: whole.weights!.subarray(start * width, end * width),
+          });
+          return end;
+        }, 0);
+        writer.finish(whole.source, whole.labels);
+        assert.deepEqual(await readTrace(path, { weights: true }), whole);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
   it('leave nothing behind when abandoned', () => {
     const path = join(directory, 'abandoned.parquet');
     const writer = new TraceWriter(path, small().model, false);

@@ -4,10 +4,10 @@ export { attention } from './attention';
 export { storeKeyValue } from './cache';
 export { exponential } from './exponential';
 export { matmulBf16, matmulF32 } from './matmul';
-export { routerNeeds } from './needs';
 export { rmsNorm, rmsNormAt } from './normalization';
 export { embedRowsBf16, embedRowsF32, packBf16, packF32, unpackRowBf16, unpackRowF32 } from './panel';
 export { applyRope, ropeTables } from './rope';
+export { routeAhead } from './route-ahead';
 export { routerTopK } from './router';
 export {
   addTo,

@@ -3,6 +3,7 @@ import { devicePairs } from '../affinity-items.ts';
 import { SeededRandom } from '../seeded-random.ts';
 import { deviceSizes } from './balance.ts';
 import { layoutOf } from '../device-layout.ts';
+import { Deadline } from './local-search.ts';
 
 export interface AlternatingTask {
   layer: number;
@@ -11,6 +12,8 @@ export interface AlternatingTask {
   together: Float64Array;
   devices: number;
   seed: number;
+  /** Infinite without a time limit. */
+  budgetMs: number;
 }
 
 /** Not published: 1 each. */
@@ -22,7 +25,14 @@ const steps = 8;
 const swapsPerStep = 64;
 
 /** Algorithm 1 of the paper's fifth version for one layer (docs/method.md, the paper's problem); affinities are shares of their sums. */
-export function solveAlternatingLayer({ layer, items, together, devices, seed }: AlternatingTask): Uint16Array {
+export function solveAlternatingLayer({
+  layer,
+  items,
+  together,
+  devices,
+  seed,
+  budgetMs,
+}: AlternatingTask): Uint16Array {
   const random = new SeededRandom(seed, layer);
   const { experts } = items;
   const loads = new Float64Array(experts);
@@ -31,7 +41,8 @@ export function solveAlternatingLayer({ layer, items, together, devices, seed }:
   let home = clusterItems(items, devices, random);
   let best: Uint16Array | undefined;
   let bestCost = Number.POSITIVE_INFINITY;
-  for (let step = 0; step < steps; step++) {
+  const deadline = new Deadline(budgetMs);
+  for (let step = 0; step < steps && (best === undefined || !deadline.passed()); step++) {
     const owner = placeExperts(items, home, together, loads, sizes);
     swapExperts(items, home, owner, loads, random);
     home = placeItems(items, owner, devices);

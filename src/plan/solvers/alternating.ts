@@ -10,18 +10,20 @@ import { coOccurrence } from './starts.ts';
  */
 export const alternatingSolver: PlacementSolver = {
   name: 'alternating',
-  async solve({ trace, devices, seed, threads, onProgress }: PlacementProblem) {
+  heeds: [],
+  async solve({ trace, devices, seed, threads, timeLimitSeconds, onProgress, signal }: PlacementProblem) {
     const { layers, experts } = trace.model;
     const owners = await solveLayers(
       'alternating',
-      (layer) => ({
+      (layer, budgetMs) => ({
         layer,
         items: tokenItems(trace, layer),
         together: coOccurrence(collectExpertSets(trace, layer)),
         devices,
         seed,
+        budgetMs,
       }),
-      { layers, threads, onProgress },
+      { layers, threads, timeLimitSeconds, onProgress, signal },
     );
     const expertOwner = new Uint16Array(layers * experts);
     owners.forEach((owner, layer) => expertOwner.set(owner, layer * experts));

@@ -43,6 +43,10 @@ export class ConnectivityLevel {
     counts.fill(0);
     this.#alone.fill(0);
     this.#absent.fill(0);
+    const absent = this.#absent;
+    const present = new Uint16Array(topK);
+    /** [vertices] weight of all sets of a vertex */
+    const total = new Float64Array(this.#alone.length);
     let cost = 0;
     for (let set = 0; set < count; set++) {
       const base = set * groups;
@@ -51,17 +55,19 @@ export class ConnectivityLevel {
       let distinct = 0;
       let size = 0;
       for (; size < topK && members[from + size] !== noExpert; size++) {
-        if (counts[base + groupOf[owner[members[from + size]!]!]!]!++ === 0) distinct++;
+        const group = groupOf[owner[members[from + size]!]!]!;
+        if (counts[base + group]!++ === 0) present[distinct++] = group;
       }
       cost += weight * (distinct - 1);
       for (let j = 0; j < size; j++) {
         const member = members[from + j]!;
         if (counts[base + groupOf[owner[member]!]!] === 1) this.#alone[member]! += weight;
-        for (let group = 0; group < groups; group++) {
-          if (counts[base + group] === 0) this.#absent[member * groups + group]! += weight;
-        }
+        total[member]! += weight;
+        // Absent from all groups but those present.
+        for (let i = 0; i < distinct; i++) absent[member * groups + present[i]!]! -= weight;
       }
     }
+    for (let at = 0; at < absent.length; at++) absent[at]! += total[Math.floor(at / groups)]!;
     return cost;
   }
 

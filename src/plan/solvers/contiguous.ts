@@ -1,4 +1,5 @@
 import type { PlacementSolver } from '../solver.ts';
+import { contiguousIn } from './starts.ts';
 
 /**
  * Experts in order of id, in blocks: what engines do without a plan. The first N % P devices own one more.
@@ -20,10 +21,12 @@ export function contiguousOwners(experts: number, devices: number): Uint16Array 
 
 export const contiguousSolver: PlacementSolver = {
   name: 'contiguous',
-  async solve({ trace, devices }) {
+  heeds: ['cluster'],
+  async solve({ trace, devices, layout }) {
     const { layers, experts } = trace.model;
     const expertOwner = new Uint16Array(layers * experts);
-    for (let layer = 0; layer < layers; layer++) expertOwner.set(contiguousOwners(experts, devices), layer * experts);
+    const owners = layout === undefined ? contiguousOwners(experts, devices) : contiguousIn(experts, layout);
+    for (let layer = 0; layer < layers; layer++) expertOwner.set(owners, layer * experts);
     return { expertOwner, notes: [] };
   },
 };

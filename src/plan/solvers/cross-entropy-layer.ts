@@ -2,12 +2,15 @@ import { type AffinityItems, PaperObjective } from '../affinity-items.ts';
 import { layoutOf } from '../device-layout.ts';
 import { SeededRandom } from '../seeded-random.ts';
 import { deviceSizes } from './balance.ts';
+import { Deadline } from './local-search.ts';
 
 export interface CrossEntropyTask {
   layer: number;
   items: AffinityItems;
   devices: number;
   seed: number;
+  /** Infinite without a time limit. */
+  budgetMs: number;
 }
 
 /** Not published; more samples and rounds gained nothing in trials. */
@@ -22,7 +25,7 @@ const smoothing = 0.7;
  * categorical distributions of their own, the distributions are refitted to the best samples, and so on. Samples of C are repaired to
  * equal device sizes.
  */
-export function solveCrossEntropyLayer({ layer, items, devices, seed }: CrossEntropyTask): Uint16Array {
+export function solveCrossEntropyLayer({ layer, items, devices, seed, budgetMs }: CrossEntropyTask): Uint16Array {
   const random = new SeededRandom(seed, layer);
   const { count, experts } = items;
   const objective = new PaperObjective(items, theta);
@@ -31,7 +34,8 @@ export function solveCrossEntropyLayer({ layer, items, devices, seed }: CrossEnt
   const ofExperts = new Float64Array(experts * devices).fill(1 / devices);
   let best: Uint16Array | undefined;
   let bestCost = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < rounds; round++) {
+  const deadline = new Deadline(budgetMs);
+  for (let round = 0; round < rounds && (best === undefined || !deadline.passed()); round++) {
     const drawn = Array.from({ length: samples }, () => {
       const home = draw(ofItems, devices, random);
       const owner = drawOwners(ofExperts, sizes, random);

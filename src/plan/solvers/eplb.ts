@@ -94,6 +94,7 @@ function replicate(weights: Float64Array, physical: number): { expertOf: Int32Ar
  */
 export const eplbSolver: PlacementSolver = {
   name: 'eplb',
+  heeds: ['replicas', 'expert groups'],
   async solve({ trace, devices, layout, replicasPerDevice = 0, expertGroups = 0, onProgress }: PlacementProblem) {
     const { layers, experts, topK } = trace.model;
     const nodes = layout?.nodes ?? 1;

@@ -135,6 +135,7 @@ function placeLayer(
 
 export const exflowSolver: PlacementSolver = {
   name: 'exflow',
+  heeds: [],
   async solve({ trace, devices, seed, onProgress }: PlacementProblem) {
     const { layers, experts } = trace.model;
     if (experts % devices !== 0) {

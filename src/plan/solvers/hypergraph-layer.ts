@@ -2,7 +2,7 @@ import type { DeviceLayout } from '../device-layout.ts';
 import { contractSets, type ExpertSets, noExpert, sampleSets } from '../objective.ts';
 import { SeededRandom } from '../seeded-random.ts';
 import { Copies, mostMembers } from './copies.ts';
-import { type PartitionResult, partitionExperts } from './layer-partition.ts';
+import { type PartitionResult, partitionExperts, type SearchEffort } from './layer-partition.ts';
 import { Deadline } from './local-search.ts';
 import { chooseCopies, dropOverload, exchangeCopies, hold } from './replicas.ts';
 
@@ -30,6 +30,7 @@ export interface HypergraphLayerTask {
   /** [N] placement to move away from; a moved expert costs as much as `movePrice` rows per token at price 1. */
   start: Uint16Array | undefined;
   movePrice: number;
+  effort: Readonly<SearchEffort>;
   /** Infinite without a time limit. */
   budgetMs: number;
 }
@@ -98,15 +99,15 @@ function partitionGroups(
   const { sets, loads, layout, groups, keepGroupsOn, start } = task;
   const { experts } = sets;
   const movePrice = task.movePrice * sets.tokens;
-  const randomStarts = task.replicasPerDevice > 0 ? { randomStarts: randomStartsWithCopies } : {};
+  const effort = { ...task.effort, ...(task.replicasPerDevice > 0 ? { randomStarts: randomStartsWithCopies } : {}) };
   if (groups === 0)
-    return partitionExperts({ sets, loads, layout, loadBound, start, movePrice, random, deadline, ...randomStarts });
+    return partitionExperts({ sets, loads, layout, loadBound, start, movePrice, random, deadline, effort });
   const size = experts / groups;
   const groupOf = new Uint16Array(experts).map((_, expert) => Math.floor(expert / size));
   const groupLoads = new Float64Array(groups);
   loads.forEach((load, expert) => (groupLoads[groupOf[expert]!]! += load));
   const contracted = contractSets(sets, groupOf, groups);
-  const ofGroups = { sets: contracted, loads: groupLoads, random, deadline };
+  const ofGroups = { sets: contracted, loads: groupLoads, random, deadline, effort: task.effort };
   if (keepGroupsOn === 'device') {
     const placed = partitionExperts({
       ...ofGroups,
@@ -197,6 +198,7 @@ function placeWithinNodes(
       movePrice: task.movePrice * sets.tokens,
       random,
       deadline,
+      effort: task.effort,
     });
     experts.forEach((expert, i) => (owner[expert] = devices[placed.owner[i]!]!));
     largestLoad = Math.max(largestLoad, placed.largestLoad);

@@ -2,17 +2,19 @@ import { ExitStatus, SmoeError } from '../../errors.ts';
 import { type DeviceLayout, layoutOf } from '../device-layout.ts';
 import { solveLayers } from '../layer-pool.ts';
 import { collectExpertSets, setLoads } from '../objective.ts';
-import type { PlacementProblem, PlacementSolver } from '../solver.ts';
+import { type PlacementProblem, type PlacementSolver, placementWishes } from '../solver.ts';
 import { mostMembers } from './copies.ts';
+import { effortFor } from './layer-partition.ts';
 
 /** Routed pairs below which starting threads costs more than it gains. */
 const fewPairs = 50_000;
 /** Tokens beyond which a layer is solved from evenly spaced ones. */
-const mostTokens = 250_000;
+const mostTokens = 120_000;
 
 /** Ours: balanced partitioning of the experts' hypergraph, then copies (docs/method.md, what actually costs bytes). */
 export const hypergraphSolver: PlacementSolver = {
   name: 'hypergraph',
+  heeds: placementWishes,
   fallsBack: true,
   async solve(problem: PlacementProblem) {
     const { trace, devices, seed, maximumImbalance, replicasPerDevice = 0, start, movePrice = 0 } = problem;
@@ -37,6 +39,7 @@ export const hypergraphSolver: PlacementSolver = {
           keepGroupsOn,
           start: start?.slice(layer * experts, (layer + 1) * experts),
           movePrice,
+          effort: effortFor(layers, experts),
           budgetMs,
         };
       },
@@ -45,6 +48,7 @@ export const hypergraphSolver: PlacementSolver = {
         threads: trace.length * layers * topK < fewPairs ? 1 : problem.threads,
         timeLimitSeconds: problem.timeLimitSeconds,
         onProgress: problem.onProgress,
+        signal: problem.signal,
       },
     );
     const expertOwner = new Uint16Array(layers * experts);

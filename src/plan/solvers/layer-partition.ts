@@ -6,13 +6,42 @@ import { anneal, type Deadline, descend, repairLoad } from './local-search.ts';
 import { Partition, type PartitionOptions } from './partition.ts';
 import { affinityOwners, contiguousIn, randomOwners } from './starts.ts';
 
-/** Most pairs of experts within sets that the annealing and the final descent look at: bounds memory and time. */
-const annealingPairs = 280_000;
-const descentPairs = 2_000_000;
-/** Many short runs find better placements than few long ones in the same time. */
-const defaultRandomStarts = 6;
 const finalists = 3;
-const proposalsPerExpert = 625;
+
+/** How hard to search. Many short runs find better placements than few long ones in the same time. */
+export interface SearchEffort {
+  /** Annealing runs from random starts beside the greedy and the contiguous one. */
+  randomStarts: number;
+  /** Swaps tried per expert in each run. */
+  proposalsPerExpert: number;
+  /** Most pairs of experts within sets that the annealing looks at. */
+  annealingPairs: number;
+  /** The same for the final descent; bounds memory too. */
+  descentPairs: number;
+}
+
+export const fullEffort: Readonly<SearchEffort> = {
+  randomStarts: 6,
+  proposalsPerExpert: 625,
+  annealingPairs: 280_000,
+  descentPairs: 2_000_000,
+};
+/** Layers times experts that are searched with full effort. */
+const fullEffortExperts = 1024;
+
+/**
+ * Less effort for models of many layers and experts, so that their plans still take seconds to a minute: beyond `fullEffortExperts` the
+ * starts first, then the proposals of each and the sets they look at. On the shipped model the least effort costs about 1 % in quality.
+ */
+export function effortFor(layers: number, experts: number): SearchEffort {
+  const share = Math.min(1, fullEffortExperts / (layers * experts));
+  return {
+    randomStarts: Math.max(1, Math.round(fullEffort.randomStarts * share)),
+    proposalsPerExpert: Math.max(200, Math.round(fullEffort.proposalsPerExpert * Math.sqrt(share))),
+    annealingPairs: Math.max(112_000, Math.round(fullEffort.annealingPairs * Math.sqrt(share))),
+    descentPairs: Math.max(800_000, Math.round(fullEffort.descentPairs * Math.sqrt(share))),
+  };
+}
 
 export interface PartitionTask {
   sets: ExpertSets;
@@ -26,8 +55,7 @@ export interface PartitionTask {
   movePrice?: number;
   random: SeededRandom;
   deadline: Deadline;
-  /** Annealing runs from random starts beside the greedy and the contiguous one. */
-  randomStarts?: number;
+  effort?: Readonly<SearchEffort>;
 }
 
 export interface PartitionResult {
@@ -50,7 +78,8 @@ export interface PartitionResult {
  * Where no placement was found that obeys the bound, the most balanced one is the bound.
  */
 export function partitionExperts(task: PartitionTask): PartitionResult {
-  const { sets, loads, layout, start, movePrice = 0, random, deadline, randomStarts = defaultRandomStarts } = task;
+  const { sets, loads, layout, start, movePrice = 0, random, deadline } = task;
+  const { randomStarts, proposalsPerExpert, annealingPairs, descentPairs } = task.effort ?? fullEffort;
   const { experts } = sets;
   const options: PartitionOptions = { loads, start, movePrice };
   const balanced = mostBalancedOwners(loads, layout);

@@ -28,6 +28,15 @@ export interface ImporterOptions {
   iteration: number | undefined;
   /** FLAME-MoE: tokens of one sequence; the captures do not mark where sequences begin. */
   sequenceTokens: number;
+  /** sglang-recorder: Python with PyTorch, which reads the dumps. */
+  python: string;
+  /** sglang-recorder: ends the reading program. */
+  signal: AbortSignal | undefined;
 }
 
-export const defaultImporterOptions: ImporterOptions = { iteration: undefined, sequenceTokens: 2048 };
+export const defaultImporterOptions: ImporterOptions = {
+  iteration: undefined,
+  sequenceTokens: 2048,
+  python: 'python3',
+  signal: undefined,
+};

@@ -8,11 +8,21 @@ import { genericJsonl } from './generic-jsonl.ts';
 import { defaultImporterOptions, type ImporterOptions, type InputHead, type TraceImporter } from './importer.ts';
 import { llamaCpp } from './llama-cpp.ts';
 import { sglang } from './sglang.ts';
+import { sglangRecorder } from './sglang-recorder.ts';
 import { vllm } from './vllm.ts';
 import { vllmLogger } from './vllm-logger.ts';
 
 /** Every foreign format, in the order in which they are tried; adding one adds a line here. */
-export const importers: readonly TraceImporter[] = [llamaCpp, flameMoe, vllmLogger, genericJsonl, sglang, vllm, chaos];
+export const importers: readonly TraceImporter[] = [
+  llamaCpp,
+  flameMoe,
+  vllmLogger,
+  genericJsonl,
+  sglang,
+  vllm,
+  sglangRecorder,
+  chaos,
+];
 
 const headBytes = 65_536;
 

@@ -1,0 +1,1 @@
+"""Triton kernels of the token shuffle. They know nothing of SGLang; they need torch, triton and numpy only."""
