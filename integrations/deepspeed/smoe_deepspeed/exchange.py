@@ -172,13 +172,13 @@ def return_sums(sums: Tensor, arrivals: Arrivals, tokens: int, layer) -> Tensor:
 
 def gather_slices(home: Tensor, slices: Slices, layer) -> Tensor:
     """All-gather of the slices, undone permutation: [t, H] on each tensor rank -> [T, H] in the original order on all."""
-    largest = slices.sizes[0]
-    padded = home if home.shape[0] == largest else torch.cat([home, home.new_zeros((largest - home.shape[0], home.shape[1]))])
-    gathered = home.new_empty((largest * len(slices.sizes), home.shape[1]))
+    shard = slices.shard
+    padded = home if home.shape[0] == shard else torch.cat([home, home.new_zeros((shard - home.shape[0], home.shape[1]))])
+    gathered = home.new_empty((shard * len(slices.sizes), home.shape[1]))
     with purpose("restore"):
         dist.all_gather_into_tensor(gathered, padded.contiguous(), group=layer.tp_group)
-    if slices.sizes[-1] != largest:
-        gathered = torch.cat([gathered[rank * largest :][:size] for rank, size in enumerate(slices.sizes)])
+    if gathered.shape[0] != slices.order.shape[0]:
+        gathered = torch.cat([gathered[rank * shard :][:size] for rank, size in enumerate(slices.sizes)])
     restored = torch.empty_like(gathered)
     restored[slices.order] = gathered
     return restored
@@ -198,4 +198,4 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 def _view(raw: Tensor, dtype: torch.dtype) -> Tensor:
     """Inverse of `_bytes`; the copy aligns what was cut out of a message."""
-    return raw.contiguous().view(dtype)
+    return raw.clone(memory_format=torch.contiguous_format).view(dtype)

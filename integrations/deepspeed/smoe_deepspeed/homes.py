@@ -1,7 +1,7 @@
 """Which rank takes each token through each MoE layer (s-TS, docs/method.md "Moving tokens"); mirrors src/predict.
 
 Homes follow from token ids and the plan's tables alone, before any layer runs: every rank of a tensor group computes the same ones without
-a message. Integers only, fixed number of steps, no value read back to the host: safe to run on a GPU.
+a message. Integers only and a fixed number of steps, on the model's device.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ PREDICTORS = ("token", "transition", "index")
 
 @dataclass(frozen=True)
 class Slices:
-    """One layer's tokens cut into slices, one per tensor rank; sizes differ by at most one."""
+    """One layer's tokens cut into slices, one per tensor rank, none larger than ceil(T / tp): what an equal shard holds."""
 
     order: Tensor
     """[T] token indices grouped by tensor rank, ascending within a rank."""
     sizes: list[int]
-    """[tp] the first T % tp ranks take one more."""
+    """[tp]"""
+
+    @property
+    def shard(self) -> int:
+        """Rows of an equal shard."""
+        return -(-self.order.shape[0] // len(self.sizes))
 
     def of(self, rank: int) -> Tensor:
         """[sizes[rank]] tokens at home on tensor rank `rank`."""
@@ -32,13 +37,10 @@ class Slices:
         return self.order[start : start + self.sizes[rank]]
 
 
-def slice_sizes(tokens: int, ranks: int) -> list[int]:
-    return [tokens // ranks + (rank < tokens % ranks) for rank in range(ranks)]
-
-
 def contiguous_slices(tokens: int, ranks: int, device: torch.device) -> Slices:
     """Slices by token index, without any prediction."""
-    return Slices(torch.arange(tokens, device=device), slice_sizes(tokens, ranks))
+    sizes = [tokens // ranks + (rank < tokens % ranks) for rank in range(ranks)]
+    return Slices(torch.arange(tokens, device=device), sizes)
 
 
 class HomePredictor:
@@ -59,7 +61,7 @@ class HomePredictor:
             raise SmoeError(
                 "PLAN_NO_TABLES",
                 f"{plan.where}: the plan (solver {plan.solver}) holds no prediction tables",
-                "solve the plan from a trace with token ids",
+                "solve it from a trace with token ids, give the plan itself and not its export, or use the predictor `index`",
             )
         if predictor == "transition" and len(set(peer_devices)) != plan.devices:
             raise SmoeError(
@@ -71,6 +73,7 @@ class HomePredictor:
         self._peers = torch.tensor(peer_devices, device=device)
         needs = torch.from_numpy(plan.prediction.token_needs.copy())
         self._token_needs = needs.to(device)[..., self._peers]  # [L, V, tp] uint8
+        self._devices, self._lookback = plan.devices, plan.prediction.transition_lookback
         self._transition_needs = torch.from_numpy(plan.prediction.transition_needs.copy()).to(device)
 
     def predict(self, token_ids: Tensor) -> list[Slices]:
@@ -86,39 +89,41 @@ class HomePredictor:
             homes = balanced_homes(self._token_needs[:, ids].to(torch.int32))
         else:
             homes = self._transition_homes(ids)
-        sizes = slice_sizes(ids.shape[0], self.ranks)
         order = torch.argsort(homes, dim=1, stable=True)
-        return [Slices(order[layer], sizes) for layer in range(self.layers)]
+        # The only values read back to the host, once a step.
+        sizes = rank_loads(homes, self.ranks).tolist()
+        return [Slices(order[layer], sizes[layer]) for layer in range(self.layers)]
 
     def _transition_homes(self, ids: Tensor) -> Tensor:
         """[L, T]; layer 0 has no homes to go by and takes the token table."""
         homes = [balanced_homes(self._token_needs[:1, ids].to(torch.int32))]
         for layer in range(1, self.layers):
-            before = self._peers[homes[-1][0]]
-            # In layer 1 there is no second home, and the table does not depend on it.
-            two_before = self._peers[homes[-2][0]] if layer > 1 else torch.zeros_like(before)
-            needs = self._transition_needs[layer][before, two_before][:, self._peers]
+            history = torch.zeros_like(ids)
+            for back in range(1, self._lookback + 1):
+                # Further back than layer 0 there is no home, and the table does not depend on it.
+                digit = self._peers[homes[layer - back][0]] if back <= layer else torch.zeros_like(ids)
+                history = history * self._devices + digit
+            needs = self._transition_needs[layer][history][:, self._peers]
             homes.append(balanced_homes(needs[None].to(torch.int32)))
         return torch.cat(homes)
 
 
 def balanced_homes(benefit: Tensor) -> Tensor:
-    """[L, T, G] benefit of a home, int32 -> [L, T] homes, slice_sizes(T, G) tokens each; layers are independent.
+    """[L, T, G] benefit of a home, int32 -> [L, T] homes, at most ceil(T / G) tokens each; layers are independent.
 
     Every token starts on its best rank. Then, G - 1 times: the most overfull rank gives up the tokens that lose least by moving to
-    the best rank with room. Each round leaves one more rank with exactly its size, so G - 1 rounds always suffice. Ties: lower
-    rank, then lower token.
+    the best rank with room. Each round leaves one rank less that is overfull or one less with room, so G - 1 rounds always suffice.
+    Ties: lower rank, then lower token.
     """
     layers, tokens, ranks = benefit.shape
-    sizes = torch.tensor(slice_sizes(tokens, ranks), device=benefit.device)
+    shard = -(-tokens // ranks)
     homes = benefit.argmax(dim=2) if tokens else benefit.new_zeros((layers, 0), dtype=torch.long)
     worst = torch.iinfo(torch.int32).min
     never = torch.iinfo(torch.int32).max
-    ones = torch.ones_like(homes)
     for _ in range(ranks - 1):
-        load = torch.zeros((layers, ranks), dtype=torch.long, device=benefit.device).scatter_add_(1, homes, ones)
-        excess, fullest = (load - sizes).max(dim=1)
-        room = (sizes - load).clamp(min=0)  # [L, G]
+        load = rank_loads(homes, ranks)
+        excess, fullest = (load - shard).max(dim=1)
+        room = (shard - load).clamp(min=0)  # [L, G]
         reachable = benefit.masked_fill((room == 0)[:, None, :], worst)
         best, target = reachable.max(dim=2)  # [L, T]
         here = homes == fullest[:, None]
@@ -134,3 +139,9 @@ def balanced_homes(benefit: Tensor) -> Tensor:
         moved = torch.where(moves, target.gather(1, order), homes.gather(1, order))
         homes = homes.scatter(1, order, moved)
     return homes
+
+
+def rank_loads(homes: Tensor, ranks: int) -> Tensor:
+    """[L, T] homes -> [L, G] tokens per rank."""
+    loads = torch.zeros((homes.shape[0], ranks), dtype=torch.long, device=homes.device)
+    return loads.scatter_add_(1, homes, torch.ones_like(homes))

@@ -17,8 +17,8 @@ from .errors import SmoeError
 
 FORMAT = "speculative-moe-plan"
 VERSION = 1
-EXPORTED_FORMAT = "speculative-moe-deepspeed"
 MAXIMUM_FILE_BYTES = 1 << 30
+LONGEST_LOOKBACK = 3
 PREDICTORS = ("token", "transition", "pregate")
 
 
@@ -33,7 +33,9 @@ class Prediction:
     token_needs: np.ndarray
     """[L, V, P] probability that a token of this id needs the device."""
     transition_needs: np.ndarray
-    """[L, P, P, P] the same, given the homes in the layer before and the one before that."""
+    """[L, P ** lookback, P] the same, given the homes in the layers before, the nearest one the most significant digit."""
+    transition_lookback: int
+    """Layers before that `transition_needs` looks at, 1 to 3."""
     best_predictor: tuple[str, ...]
     """[L]"""
 
@@ -76,17 +78,15 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def decode_plan(text: str, where: str) -> Plan:
-    """`where` names the text in errors."""
+    """`where` names the text in errors. Also takes what `smoe export --to deepspeed` wrote."""
+    from . import exported
+
     try:
         stored = json.loads(text)
     except (ValueError, RecursionError) as error:
         _invalid(where, f"not JSON: {error}")
-    if isinstance(stored, dict) and stored.get("format") == EXPORTED_FORMAT:
-        raise SmoeError(
-            "PLAN_EXPORTED",
-            f"{where}: an order of experts written by `smoe export`, without what tokens are predicted to need",
-            "give the plan it was exported from",
-        )
+    if isinstance(stored, dict) and stored.get("format") == exported.FORMAT:
+        return exported.plan_of_export(stored, text, Path(where))
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         _invalid(where, f'format is not "{FORMAT}"')
     if stored.get("version") != VERSION:
@@ -166,6 +166,10 @@ def _prediction(where: str, stored: Any, layers: int, vocabulary: int, devices: 
     if not isinstance(best, list) or len(best) != layers or not all(name in PREDICTORS for name in best):
         _invalid(where, f"prediction.bestPredictor: not {layers} of {', '.join(PREDICTORS)}")
 
+    lookback = stored.get("transitionLookback", 2)  # files without it look two layers back
+    if type(lookback) is not int or not 1 <= lookback <= LONGEST_LOOKBACK:
+        _invalid(where, f"prediction.transitionLookback: not an integer from 1 to {LONGEST_LOOKBACK}")
+
     def table(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return _table(where, f"prediction.{name}", stored.get(name), "u1", shape)
 
@@ -177,7 +181,8 @@ def _prediction(where: str, stored: Any, layers: int, vocabulary: int, devices: 
         token_device=token_device,
         token_confidence=table("tokenConfidence", (layers, vocabulary)),
         token_needs=table("tokenNeeds", (layers, vocabulary, devices)),
-        transition_needs=table("transitionNeeds", (layers, devices, devices, devices)),
+        transition_needs=table("transitionNeeds", (layers, devices**lookback, devices)),
+        transition_lookback=lookback,
         best_predictor=tuple(best),
     )
 

@@ -145,9 +145,10 @@ def enable(
 
     A collective: every rank calls it, with the same arguments, after `deepspeed.initialize`.
 
+    plan: a plan, a plan file, or what `smoe export --to deepspeed` wrote (placement alone: predictor `index`).
     engine: what `deepspeed.initialize` returned first, or its module, with `expert_parallel` enabled.
     checkpoint: the directory the model was loaded from; else where transformers says it was.
-    predictor: `token` (token table), `transition` (homes in the two layers before) or `index` (no prediction, to compare with).
+    predictor: `token` (token table), `transition` (homes in the layers before) or `index` (no prediction, to compare with).
     dispatch: `send` rows to the ranks of their experts; or `reuse`, where tensor and expert ranks are the same: every rank holds
         all rows already, so nothing is sent. `reuse` relies on all ranks routing alike, as unmodified AutoEP does.
     verify_checkpoint: False accepts a plan whose model cannot be told (made from a server's traces).
@@ -338,7 +339,7 @@ def _peer_devices(layer: AutoEPMoELayer) -> list[int]:
 
 
 def _probe(module: nn.Module, plan: Plan, layer: AutoEPMoELayer) -> Tensor:
-    """Logits of 4 G + 1 token ids, so that slices are of two sizes."""
+    """Logits of 4 G + 1 token ids, so that not all slices can be full."""
     vocabulary = plan.vocabulary_size or module.config.vocab_size
     count = 4 * layer.ep_size + 1
     ids = torch.arange(count, device=layer.router.gate.weight.device)[None] * (vocabulary // count)

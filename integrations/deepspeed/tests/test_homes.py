@@ -6,7 +6,7 @@ import torch
 from demo import PLAN, some_prompts
 from plans import demo_plan
 from smoe_deepspeed import SmoeError, read_plan
-from smoe_deepspeed.homes import HomePredictor, balanced_homes, contiguous_slices, slice_sizes
+from smoe_deepspeed.homes import HomePredictor, balanced_homes, contiguous_slices, rank_loads
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def test_every_token_has_one_home_and_slices_are_balanced(predictor, tokens):
     slices = HomePredictor(read_plan(PLAN), [0, 1, 2, 3], predictor, CPU).predict(ids(tokens))
     assert len(slices) == 8
     for of_layer in slices:
-        assert sum(of_layer.sizes) == tokens and max(of_layer.sizes) - min(of_layer.sizes) <= 1
+        assert sum(of_layer.sizes) == tokens and max(of_layer.sizes) <= of_layer.shard == -(-tokens // 4)
         assert sorted(of_layer.order.tolist()) == list(range(tokens))
         for rank in range(4):
             mine = of_layer.of(rank).tolist()
@@ -36,10 +36,11 @@ def test_close_to_the_best_assignment_on_real_text():
         benefit = needs[:, ids(256)[start : start + 6]].to(torch.int32)  # [L, 6, 4]
         homes = balanced_homes(benefit)
         total += benefit.gather(2, homes[..., None]).sum().item()
-        seats = [rank for rank, size in enumerate(slice_sizes(6, 4)) for _ in range(size)]
+        allowed = [order for order in itertools.product(range(4), repeat=6) if max(map(order.count, order)) <= 2]
+        choices = torch.tensor(allowed)  # [orders, 6]
         for layer in benefit:
-            best += max(sum(layer[token, rank].item() for token, rank in enumerate(order)) for order in set(itertools.permutations(seats)))
-    assert 0.96 * best <= total <= best
+            best += layer[torch.arange(6), choices].sum(dim=1).max().item()
+    assert 0.97 * best <= total <= best
 
 
 def test_tokens_that_lose_least_move():
@@ -48,7 +49,11 @@ def test_tokens_that_lose_least_move():
 
 
 def test_ties_go_to_the_lower_rank_and_token():
-    assert balanced_homes(torch.ones((1, 5, 4), dtype=torch.int32)).tolist() == [[1, 2, 3, 0, 0]]
+    assert balanced_homes(torch.ones((1, 5, 4), dtype=torch.int32)).tolist() == [[1, 1, 2, 0, 0]]
+
+
+def test_a_single_token_goes_where_it_is_best():
+    assert balanced_homes(torch.tensor([[[1, 2, 5, 4]], [[9, 2, 5, 4]]], dtype=torch.int32)).tolist() == [[2], [0]]
 
 
 def test_any_benefits_give_balanced_homes():
@@ -57,8 +62,7 @@ def test_any_benefits_give_balanced_homes():
         for tokens in (1, ranks, 7, 40):
             benefit = torch.randint(0, 4, (3, tokens, ranks), generator=generator, dtype=torch.int32)
             benefit[1, :, 1:] = 0  # everybody wants rank 0
-            for homes in balanced_homes(benefit):
-                assert torch.bincount(homes, minlength=ranks).tolist() == slice_sizes(tokens, ranks)
+            assert rank_loads(balanced_homes(benefit), ranks).max() <= -(-tokens // ranks)
 
 
 def test_ids_the_plan_does_not_know_are_taken_as_id_0():

@@ -175,7 +175,7 @@ def two_ranks(_rank: int) -> dict[str, str]:
         plan.prediction,
         token_device=plan.prediction.token_device // 2,
         token_needs=plan.prediction.token_needs[..., ::2].copy(),
-        transition_needs=plan.prediction.transition_needs[:, ::2, ::2, ::2].copy(),
+        transition_needs=plan.prediction.transition_needs[:, :4, ::2].copy(),
     )
     codes["a plan for two"] = code_of(lambda: enable(engine, dataclasses.replace(halves, prediction=narrowed)))
     return codes

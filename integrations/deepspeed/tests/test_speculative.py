@@ -140,9 +140,9 @@ def test_counted_bytes_are_those_that_the_rows_take(tensor_parallel):
     assert counted["dispatch"] * 1024 == counted["combine"] * (1024 + 8 * 4 + 8 * 2)
     reused = tensor_parallel[0]["reuse"]["bytes"]
     assert reused["combine"] == counted["combine"] and reused["dispatch"] == 0
-    # Slices go to three peers each; padding to the largest slice is sent.
-    tokens = 61 + 2 * (61 + NEW_TOKENS - 1)
-    assert 8 * 3 * tokens * 1024 <= counted["restore"] <= 8 * 3 * (tokens + 3 * (3 + 2 * (NEW_TOKENS - 1))) * 1024
+    # Four equal shards of 61 tokens, and of the one token of a decoding step, go to three peers each in eight layers.
+    rows = 4 * (16 + 2 * (16 + NEW_TOKENS - 1))
+    assert counted["restore"] == 8 * 3 * rows * 1024
 
 
 def test_wrong_predictions_cost_bytes_and_change_nothing(tensor_parallel):
