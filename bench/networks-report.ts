@@ -34,7 +34,7 @@ function filled(page: string, name: string, text: string): string {
   const [begin, end] = [`<!-- networks:${name} -->`, `<!-- /networks:${name} -->`];
   const [from, to] = [page.indexOf(begin), page.indexOf(end)];
   if (from === -1 || to < from) throw new Error(`docs/networks.md has no place for ${name}: ${begin} ... ${end}`);
-  return `${page.slice(0, from + begin.length)}\n${text}\n${page.slice(to)}`;
+  return `${page.slice(0, from + begin.length)}\n\n${text}\n\n${page.slice(to)}`;
 }
 
 function sections(results: Results): Record<string, string> {

@@ -32,9 +32,9 @@ import {
   type Cell,
   type Network,
 } from './networks/matrix.ts';
-import { makeReferences, measureCells, type MeasureOptions } from './networks/measure.ts';
+import { makeReferences, measureCells, workloadKey, type MeasureOptions } from './networks/measure.ts';
 import { demoModel, makePlans, planHashes } from './networks/plans.ts';
-import { readResults, upsert, writeResults, type Results } from './networks/results.ts';
+import { readResults, requestsKey, upsert, writeResults, type Results } from './networks/results.ts';
 
 const stepTokens = 512;
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -98,7 +98,14 @@ function openResults(): Results {
 }
 
 function remaining(results: Results, cells: Cell[]): Cell[] {
-  return cells.filter((cell) => !results.cells.some((done) => done.cell === cellName(cell) && done.repeats >= repeats));
+  const isDone = (cell: Cell): boolean =>
+    results.cells.some(
+      (done) =>
+        done.cell === cellName(cell) &&
+        done.repeats >= repeats &&
+        requestsKey(done) === workloadKey(cell.workload, cell.layout),
+    );
+  return cells.filter((cell) => !isDone(cell));
 }
 
 function measureOptions(results: Results, cells: Cell[], deadline: number): MeasureOptions {

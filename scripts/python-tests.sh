@@ -4,8 +4,10 @@
 #   scripts/python-tests.sh [--environment-only] [integration ...] [-- pytest arguments ...]
 #
 # Installs every integrations/*/requirements.txt (all pin the same versions of what they share) into .cache/python, only when one
-# of them changed; then runs `pytest tests` in each integration that has tests. --environment-only prints the environment's
-# Python and stops. Set SMOE_PYTHON to choose the interpreter (3.10 or newer); else python3.
+# of them changed; then runs `pytest tests` in each integration that has tests. An integration's requirements-overlay.txt is
+# installed as it stands, without dependencies, and seen by that integration alone and first: for an engine that pins other versions
+# than the rest, and asks for packages only a GPU can use. --environment-only prints the environment's Python and stops.
+# Set SMOE_PYTHON to choose the interpreter (3.10 or newer; SGLang's overlay needs 3.11 or newer); else python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -30,10 +32,12 @@ interpreter=${SMOE_PYTHON:-python3}
   exit 1
 }
 
+shopt -s nullglob
 requirements=(integrations/*/requirements.txt)
+overlays=(integrations/*/requirements-overlay.txt)
 environment=$root/.cache/python
 stamp=$environment/.requirements
-wanted=$({ "$interpreter" --version; cat "${requirements[@]}"; } | sha256sum | cut -d ' ' -f 1)
+wanted=$({ "$interpreter" --version; cat "${requirements[@]}" ${overlays[@]+"${overlays[@]}"}; } | sha256sum | cut -d ' ' -f 1)
 if [[ $(cat "$stamp" 2>/dev/null || true) != "$wanted" ]]; then
   echo "smoe: installing Python packages into .cache/python (PyTorch is large: some minutes the first time)" >&2
   rm -f "$stamp"
@@ -42,6 +46,10 @@ if [[ $(cat "$stamp" 2>/dev/null || true) != "$wanted" ]]; then
   for file in "${requirements[@]}"; do arguments+=(--requirement "$file"); done
   # DS_BUILD_OPS: DeepSpeed's compiled operators are not needed, and want a CUDA compiler.
   DS_BUILD_OPS=0 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" >&2
+  for file in ${overlays[@]+"${overlays[@]}"}; do
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+      --target "$environment/overlay/$(basename "$(dirname "$file")")" --requirement "$file" >&2
+  done
   printf '%s\n' "$wanted" > "$stamp"
 fi
 if $environment_only; then
@@ -57,7 +65,7 @@ for integration in "${integrations[@]}"; do
   echo "smoe: pytest in integrations/$integration" >&2
   # One thread a process: several ranks share few cores, and sums do not depend on the host.
   (cd "integrations/$integration" &&
-    OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 "$environment/bin/python" -m pytest tests \
+    PYTHONPATH=$environment/overlay/$integration OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 "$environment/bin/python" -m pytest tests \
       -q -p no:cacheprovider ${pytest_arguments[@]+"${pytest_arguments[@]}"}) || failed=1
 done
 exit $failed

@@ -3,7 +3,7 @@ import { linePanel, type LineSeries } from '../../src/figure/line-panel.ts';
 import { type Panel, renderFigure } from '../../src/figure/svg.ts';
 import { layouts, networks } from './matrix.ts';
 import { median } from '../machine.ts';
-import type { CellResult, Results } from './results.ts';
+import { requestsKey, type CellResult, type Results } from './results.ts';
 import { baseline, latencyRatio, measuredStepMs, ours, oursWithReplicas, setupOf } from './summary.ts';
 
 /** From the one where bytes cost least to the one where they cost most. */
@@ -63,7 +63,7 @@ export function machinesFigure({ cells, references }: Results): string {
   const panels = (['prefill', 'decode'] as const).map((kind): Panel => {
     const own = cells.filter(({ workload }) => workload.startsWith(kind));
     const ratio = (cell: CellResult, setup: string): number => {
-      const one = references.contiguous?.[`${cell.workload} x${cell.sequences}`]?.e2eMs;
+      const one = references.contiguous?.[requestsKey(cell)]?.e2eMs;
       const mine = setupOf(cell, setup);
       if (one === undefined || mine === undefined) return Number.NaN;
       return Math.log10(median(mine.samples.e2eMs) / median(one));

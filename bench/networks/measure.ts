@@ -28,7 +28,15 @@ import {
   type Workload,
 } from './matrix.ts';
 import { planPath } from './plans.ts';
-import { upsert, writeResults, type CellResult, type Reference, type Results, type SetupResult } from './results.ts';
+import {
+  requestsKey,
+  upsert,
+  writeResults,
+  type CellResult,
+  type Reference,
+  type Results,
+  type SetupResult,
+} from './results.ts';
 import { testbedTransport } from './testbed-transport.ts';
 
 /** Of the one-rank run, which no figure of the tables depends on. */
@@ -51,7 +59,7 @@ export function requestsOf(workload: Workload, layout: Layout): GenerationReques
 }
 
 export function workloadKey(workload: Workload, layout: Layout): string {
-  return `${workload.name} x${workload.sequences(layout)}`;
+  return requestsKey({ ...workload, sequences: workload.sequences(layout) });
 }
 
 /** At one tensor rank nothing is shuffled, so all predictors are the same. */

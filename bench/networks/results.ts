@@ -78,7 +78,7 @@ export interface Results {
   stepTokens: number;
   /** SHA-256 of each plan file. */
   plans: Record<PlanName, string>;
-  /** By plan, then by workload and sequences. */
+  /** By plan, then by requests (requestsKey). */
   references: Record<string, Record<string, Reference>>;
   /** What this machine's cores and transports do, for the simulator; by transport. */
   calibrations: Partial<Record<'threads' | 'mpi', Calibration>>;
@@ -86,6 +86,11 @@ export interface Results {
   cells: CellResult[];
   /** By cell and setup: time of a step according to the simulator, milliseconds; made by the report. */
   predictedStepMs?: Record<string, Record<string, number>>;
+}
+
+/** Names the requests of a cell. */
+export function requestsKey(cell: Pick<CellResult, 'sequences' | 'promptTokens' | 'newTokens'>): string {
+  return `${cell.sequences} x ${cell.promptTokens}+${cell.newTokens}`;
 }
 
 export function readResults(path: string): Results | undefined {

@@ -1,7 +1,7 @@
 /** Markdown tables of the network measurement. */
 import { median, quantile } from '../machine.ts';
 import { layouts, networks, setups, workloads } from './matrix.ts';
-import type { CellResult, NetworkResult, Results } from './results.ts';
+import { requestsKey, type CellResult, type NetworkResult, type Results } from './results.ts';
 import {
   baseline,
   betterOldSchedule,
@@ -45,7 +45,7 @@ export function latencyTables({ cells, references }: Results, kind: ReturnType<t
     const own = cells.filter((cell) => cell.network === network.name);
     if (own.length === 0) continue;
     const rows = own.map((cell) => {
-      const one = references.contiguous?.[`${cell.workload} x${cell.sequences}`]?.e2eMs;
+      const one = references.contiguous?.[requestsKey(cell)]?.e2eMs;
       return [
         `${cell.layout} ${cell.workload}`,
         one === undefined ? '-' : milliseconds(median(one)),

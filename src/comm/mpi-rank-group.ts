@@ -190,6 +190,8 @@ function removeSessionDirectory(pid: number): void {
 const ownParameters: Record<string, string> = {
   // Ranks wait by polling: without it one that waits would keep a core from one that computes.
   mpi_yield_when_idle: '1',
+  // Two hosts that exchange large messages get half of a link by the default protocol (src/testbed/mpi.ts says why).
+  btl_tcp_flags: 'send,inplace',
   // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
   // than our own heartbeats, which know which rank it is.
   oob_tcp_keepalive_time: '4',

@@ -92,6 +92,7 @@ export class Transformer {
     const rowBytes = hiddenSize * 4;
     const hidden = buffers.hidden + firstRow * rowBytes;
     const addresses = buffers.addresses + firstRow * 4;
+    clock.layer = -1;
     clock.enter(Phase.embed);
     this.#integers.set(batch.tokenIds, buffers.tokenIds / 4 + firstRow);
     this.#integers.set(batch.positions, buffers.positions / 4 + firstRow);
@@ -129,8 +130,8 @@ export class Transformer {
       if (tokens > 0) this.#projectOutput(layer, batch, order);
       yield* schedule.layer(input);
     }
-    clock.enter(Phase.other);
     clock.layer = -1;
+    clock.enter(Phase.other);
   }
 
   /**

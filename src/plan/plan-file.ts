@@ -64,12 +64,14 @@ export function readPlan(path: string): Plan {
   return decodePlan(text, path);
 }
 
+/** Equal plans give equal text, solved or read, since hosts compare its hash. */
 export function encodePlan(plan: Plan): string {
-  const { prediction, promise, notes, ...facts } = plan;
+  const { prediction, promise, notes, expertOwner, replicas, ...facts } = plan;
   const stored: StoredPlan = {
     format,
     ...facts,
-    expertOwner: pack(plan.expertOwner),
+    expertOwner: pack(expertOwner),
+    replicas,
     ...(prediction === undefined
       ? {}
       : {

@@ -35,6 +35,7 @@ export function drive(parts: LayerSteps[], clock: PhaseClock): void {
     }
   }
   clock.half = 0;
+  clock.layer = -1;
 }
 
 function complete({ request, purpose }: Collective, exchange: number, clock: PhaseClock): void {

@@ -20,12 +20,15 @@ const waitPhase: Readonly<Record<Purpose, number>> = {
 export class PhaseClock {
   /** [stepKinds][phases] milliseconds. */
   readonly milliseconds: Float64Array;
-  /** Layer and micro-batch (0 = whole step, 1, 2) of what follows; -1 outside layers. */
+  /** Layer and micro-batch (0 = whole step, 1, 2) of the phases entered from now on; -1 outside layers. */
   layer: number;
   half: number;
   #kind: number;
   #phase: number;
   #since: number;
+  /** Layer and micro-batch of the current phase. */
+  #layer: number;
+  #half: number;
   #recorder: TimelineRecorder | undefined;
 
   constructor() {
@@ -35,6 +38,8 @@ export class PhaseClock {
     this.#kind = 0;
     this.#phase = Phase.other;
     this.#since = 0;
+    this.#layer = -1;
+    this.#half = 0;
     this.#recorder = undefined;
   }
 
@@ -46,6 +51,8 @@ export class PhaseClock {
     this.half = 0;
     this.#phase = Phase.other;
     this.#since = now;
+    this.#layer = -1;
+    this.#half = 0;
     this.#recorder = recordedSteps > 0 ? new TimelineRecorder(now, recordedSteps) : undefined;
   }
 
@@ -60,9 +67,11 @@ export class PhaseClock {
     const now = performance.now();
     const ended = this.#phase;
     this.milliseconds[this.#kind * phaseNames.length + ended]! += now - this.#since;
-    this.#recorder?.span(ended, this.layer, this.half, this.#since, now);
+    this.#recorder?.span(ended, this.#layer, this.#half, this.#since, now);
     this.#phase = phase;
     this.#since = now;
+    this.#layer = this.layer;
+    this.#half = this.half;
     return ended;
   }
 

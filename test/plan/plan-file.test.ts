@@ -35,6 +35,7 @@ describe('plan files', () => {
     const path = join(directory, 'plan.json');
     writePlan(path, plan);
     assert.deepEqual(readPlan(path), plan);
+    assert.equal(encodePlan(readPlan(path)), encodePlan(plan), 'hosts compare hashes of the text');
     const { prediction: _prediction, promise: _promise, ...bare } = plan;
     writePlan(path, { ...bare, prediction: undefined, promise: undefined });
     assert.equal(readPlan(path).prediction, undefined);

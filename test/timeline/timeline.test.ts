@@ -39,6 +39,11 @@ for (const overlap of [[], overlapNames]) {
       for (let i = 0; i < spans.phase.length; i++) {
         assert.ok(spans.end[i]! > spans.start[i]! && spans.phase[i]! < phaseNames.length && spans.step[i]! < 3);
         if (i > 0) assert.ok(spans.start[i]! >= spans.end[i - 1]!, 'one phase at a time');
+        const outside = ['other', 'embed', 'logits', 'sample', 'wait control'].includes(phaseNames[spans.phase[i]!]!);
+        assert.ok(outside || spans.layer[i]! >= 0, `${phaseNames[spans.phase[i]!]} belongs to a layer`);
+        // Only the first step has tokens enough for two halves.
+        if (phaseNames[spans.phase[i]!] === 'experts' && spans.step[i] === 0)
+          assert.equal(spans.half[i]! > 0, overlap.length > 0);
       }
       for (let i = 0; i < exchanges.purpose.length; i++) {
         assert.ok(exchanges.end[i]! >= exchanges.start[i]!);

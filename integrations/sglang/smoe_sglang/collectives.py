@@ -11,6 +11,7 @@ from typing import Callable, Protocol
 
 import torch
 
+from .errors import SetupError
 from .kernels.rows import gather_rows, shuffled_all_gather, shuffled_reduce_scatter
 
 
@@ -62,7 +63,7 @@ class SharedMemoryCollectives:
     ) -> None:
         import torch.distributed._symmetric_memory as symmetric_memory
 
-        self._rank, self._ranks = group.rank(), group.size()
+        self._rank, self._ranks, self._maximum_tokens = group.rank(), group.size(), maximum_tokens
         self._partial = symmetric_memory.empty((maximum_tokens, hidden), dtype=dtype, device=device)
         self._gathered = symmetric_memory.empty((maximum_tokens, hidden), dtype=dtype, device=device)
         self._handles = [symmetric_memory.rendezvous(memory, group=group) for memory in (self._partial, self._gathered)]
@@ -85,6 +86,10 @@ class SharedMemoryCollectives:
         self._last = call
 
     def reduce_scatter(self, partial: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        if len(partial) > self._maximum_tokens:
+            raise SetupError(
+                f"a batch of {len(partial)} rows; shared memory was set up for {self._maximum_tokens}", "use SMOE_SGLANG_COLLECTIVES=library"
+            )
         self._begin("reduce_scatter")
         self._partial[: len(partial)].copy_(partial)
         self._barrier()

@@ -59,7 +59,7 @@ async function readRecording(path: string, python: string, signal: AbortSignal |
         'TRACE_COUNTS_ONLY',
         `${name}: counts of ${file.layers} layers and ${file.experts} experts, recorded in mode stat: which experts a token used together is not in them`,
         {
-          hint: 'record with --expert-distribution-recorder-mode per_token; from counts, `smoe plan FILE --solver eplb` balances load and no more',
+          hint: 'record with --expert-distribution-recorder-mode per_token; SGLang itself takes counts, --init-expert-location FILE.pt, and balances load with them',
         },
       );
     }
