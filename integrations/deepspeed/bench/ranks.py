@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import time
 import traceback
@@ -58,6 +60,8 @@ def run_ranks(
 
 
 def _rank_main(pipe: Any, program: Callable[..., Any], rank: int, ranks: int, port: int, backend: str, one_device: bool, arguments: tuple[Any, ...]) -> None:
+    # End with the parent, however it ends (Linux: PR_SET_PDEATHSIG).
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     device = 0 if one_device else rank
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(device), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if one_device:
