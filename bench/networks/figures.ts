@@ -8,6 +8,14 @@ import { baseline, latencyRatio, measuredStepMs, ours, oursWithReplicas, setupOf
 
 /** From the one where bytes cost least to the one where they cost most. */
 const order = ['memory', 'lan-1g', 'nodes-1g', 'lan-100m', 'nodes-100m'];
+/** Rate of the links; `2x2` = two nodes of two ranks. */
+const tickNames: Record<string, string> = {
+  memory: 'memory',
+  'lan-1g': '1G',
+  'nodes-1g': '2x2 1G',
+  'lan-100m': '100M',
+  'nodes-100m': '2x2 100M',
+};
 const shown = ['alltoallv', baseline, ours, oursWithReplicas];
 
 /** Latency on each network relative to `dedup`, one panel per layout; the geometric mean over workloads. */
@@ -25,11 +33,11 @@ export function latencyFigure({ cells }: Results): string {
     return [
       linePanel({
         title: layout,
-        ...{ width: 440, height: 340 },
+        ...{ width: 420, height: 340 },
         x: {
           label: 'network',
           ...{ minimum: -0.2, maximum: names.length - 0.8, ticks: names.map((_, x) => x) },
-          format: (x) => names[x] ?? '',
+          format: (x) => tickNames[names[x] ?? ''] ?? '',
         },
         y: { label: `latency / latency of ${baseline}`, minimum: 0, maximum: highest * 1.08 },
         series,
@@ -42,7 +50,7 @@ export function latencyFigure({ cells }: Results): string {
   });
   return renderFigure(
     {
-      title: 'The slower the network, the more a schedule that sends less gains',
+      title: 'Latency relative to dedup on contiguous placement, by network',
       description: `End-to-end latency of schedules relative to ${baseline} on networks from shared memory to 100 Mbit/s, one panel per attention layout.`,
     },
     panels,
@@ -82,11 +90,11 @@ export function machinesFigure({ cells, references }: Results): string {
     const values = series.flatMap(({ points }) => points.map(([, y]) => y)).filter(Number.isFinite);
     return linePanel({
       title: kind,
-      ...{ width: 440, height: 340 },
+      ...{ width: 420, height: 340 },
       x: {
         label: 'network',
         ...{ minimum: -0.2, maximum: names.length - 0.8, ticks: names.map((_, x) => x) },
-        format: (x) => names[x] ?? '',
+        format: (x) => tickNames[names[x] ?? ''] ?? '',
       },
       y: {
         label: 'latency / latency of one rank',
@@ -103,7 +111,7 @@ export function machinesFigure({ cells, references }: Results): string {
   });
   return renderFigure(
     {
-      title: 'When four ranks are slower than one',
+      title: 'Four ranks against one, by network',
       description:
         'End-to-end latency on four ranks over that of one rank, on each network; above the dashed line more ranks made it slower.',
     },

@@ -21,7 +21,7 @@ export interface PlacementFigures extends LayerFigures {
 }
 
 /** One layer's experts as a token of a given home meets them: the owner serves, or home where every expert it needs there has a copy. */
-class LayerPlacement {
+export class LayerPlacement {
   readonly #topK: number;
   /** [N] */
   readonly #owner: Uint16Array;

@@ -30,6 +30,7 @@ const planSchema = v.object({
       tokenDevice: v.string(),
       tokenConfidence: v.string(),
       tokenNeeds: v.string(),
+      tokenSaves: v.optional(v.string()),
       // Files without it look two layers back.
       transitionLookback: v.optional(v.pipe(count, v.maxValue(longestLookback)), 2),
       transitionNeeds: v.string(),
@@ -79,6 +80,7 @@ export function encodePlan(plan: Plan): string {
             tokenDevice: pack(prediction.tokenDevice),
             tokenConfidence: pack(prediction.tokenConfidence),
             tokenNeeds: pack(prediction.tokenNeeds),
+            ...(prediction.tokenSaves === undefined ? {} : { tokenSaves: pack(prediction.tokenSaves) }),
             transitionLookback: prediction.transitionLookback,
             transitionNeeds: pack(prediction.transitionNeeds),
             bestPredictor: prediction.bestPredictor,
@@ -125,6 +127,9 @@ export function decodePlan(text: string, where: string): Plan {
             tokenDevice: table('tokenDevice', layers * vocabularySize),
             tokenConfidence: table('tokenConfidence', layers * vocabularySize),
             tokenNeeds: table('tokenNeeds', layers * vocabularySize * devices),
+            ...(prediction.tokenSaves === undefined
+              ? {}
+              : { tokenSaves: table('tokenSaves', layers * vocabularySize * devices) }),
             transitionLookback: prediction.transitionLookback,
             transitionNeeds: table('transitionNeeds', layers * devices ** (prediction.transitionLookback + 1)),
             bestPredictor: prediction.bestPredictor,

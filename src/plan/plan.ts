@@ -25,6 +25,9 @@ export type LayerPredictorName = (typeof layerPredictorNames)[number];
 /** Layers before that a transition table can look at. */
 export const longestLookback = 3;
 
+/** Steps of `tokenSaves` per device. */
+export const savesScale = 64;
+
 /** A device is "needed" by a token when it owns at least one of the token's k experts. Probabilities are stored times 255. */
 export interface PredictionTables {
   /** T: [L][V] device needed most probably by a token of this id; ties to the lower device. */
@@ -33,6 +36,11 @@ export interface PredictionTables {
   tokenConfidence: Uint8Array;
   /** [L][V][P] probability that a token of this id needs device d: the soft form of T used for balancing. */
   tokenNeeds: Uint8Array;
+  /**
+   * Only in plans with copies: [L][V][P] devices that a token of this id need not be sent to when d is its home (d itself and those
+   * whose experts it has copies of there), mean times `savesScale`, at most 255. What tells homes apart where copies count.
+   */
+  tokenSaves?: Uint8Array;
   /** Layers before that `transitionNeeds` looks at, 1 to `longestLookback`. */
   transitionLookback: number;
   /**

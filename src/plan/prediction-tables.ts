@@ -1,8 +1,9 @@
 import { SmoeError } from '../errors.ts';
 import type { RoutingTrace } from '../trace/routing-trace.ts';
+import { type ExpertPlacement, LayerPlacement } from './evaluate.ts';
 import { type EmbeddingTable, nearestSeenTokens } from './nearest-token.ts';
 import { averageNeeds, type NeededDevices, neededDevices } from './needed-devices.ts';
-import type { LayerPredictorName, Plan, PredictionTables } from './plan.ts';
+import { type LayerPredictorName, type Plan, type PredictionTables, savesScale } from './plan.ts';
 import { fillTransitionTable } from './transition-table.ts';
 
 /** Pseudo-sightings of the layer's average token that each estimate starts from: shrinks rare ids towards the prior. */
@@ -23,6 +24,8 @@ export interface TableOptions {
   lookedUp?: ((id: number) => boolean) | undefined;
   /** Layers that the transition table looks back, 1 to `longestLookback`. */
   lookback?: number;
+  /** [L][P] copies, as in the plan. */
+  replicas?: number[][][];
 }
 
 /** Which devices each token of one layer needs. n = tokens, P = devices. */
@@ -72,7 +75,7 @@ export function buildPredictionTables(
   expertOwner: Uint16Array,
   devices: number,
   bestPredictor: LayerPredictorName[],
-  { embedding, lookedUp, lookback = 2 }: TableOptions = {},
+  { embedding, lookedUp, lookback = 2, replicas = [] }: TableOptions = {},
 ): PredictionTables {
   const { layers, vocabularySize } = trace.model;
   const frequency = tokenFrequency(trace);
@@ -88,6 +91,10 @@ export function buildPredictionTables(
     transitionNeeds: new Uint8Array(layers * devices ** (lookback + 1)),
     bestPredictor,
   };
+  if (replicas.some((copies) => copies.some((experts) => experts.length > 0))) {
+    const placement = { devices, expertOwner, replicas };
+    tables.tokenSaves = countTokenSaves(trace, placement, frequency, neighbour);
+  }
   const needed = new Int32Array(vocabularySize * devices);
   const homesBefore: Uint16Array[] = [];
   for (let layer = 0; layer < layers; layer++) {
@@ -129,4 +136,44 @@ function countTokenNeeds(
     const base = token[row]! * devices;
     for (let at = row * topK, end = at + counts[row]!; at < end; at++) needed[base + lists[at]!]!++;
   }
+}
+
+/**
+ * @param neighbour [V] id whose row is taken instead, -1 for its own
+ * @returns `PredictionTables.tokenSaves`, smoothed like needs
+ */
+function countTokenSaves(
+  trace: RoutingTrace,
+  placement: ExpertPlacement,
+  frequency: Int32Array,
+  neighbour: Int32Array,
+): Uint8Array {
+  const { devices } = placement;
+  const { layers, topK, vocabularySize } = trace.model;
+  const table = new Uint8Array(layers * vocabularySize * devices);
+  const saved = new Int32Array(vocabularySize * devices);
+  const average = new Float64Array(devices);
+  for (let layer = 0; layer < layers; layer++) {
+    const served = new LayerPlacement(placement, trace, layer);
+    saved.fill(0);
+    average.fill(0);
+    for (let row = 0; row < trace.length; row++) {
+      const from = (row * layers + layer) * topK;
+      for (let home = 0; home < devices; home++) {
+        const remote = served.serve(trace.experts, from, home);
+        // The last of those involved is the home, again.
+        const saves = served.involvedCount - 1 - remote;
+        average[home]! += saves / trace.length;
+        if (trace.token[row]! >= 0) saved[trace.token[row]! * devices + home]! += saves;
+      }
+    }
+    for (let id = 0, at = layer * vocabularySize * devices; id < vocabularySize; id++) {
+      const source = neighbour[id]! >= 0 ? neighbour[id]! : id;
+      for (let home = 0; home < devices; home++, at++) {
+        const sightings = saved[source * devices + home]! + priorSightings * average[home]!;
+        table[at] = Math.min(255, Math.round((savesScale * sightings) / (frequency[source]! + priorSightings)));
+      }
+    }
+  }
+  return table;
 }

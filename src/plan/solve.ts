@@ -100,7 +100,8 @@ export async function solvePlan(trace: RoutingTrace, options: SolveOptions): Pro
       part: RoutingTrace,
       best: LayerPredictorName[],
       lookedUp?: (id: number) => boolean,
-    ): PredictionTables => buildPredictionTables(part, expertOwner, devices, best, { embedding, lookback, lookedUp });
+    ): PredictionTables =>
+      buildPredictionTables(part, expertOwner, devices, best, { embedding, lookback, lookedUp, replicas });
     const inTest = tokenFrequency(test);
     const undecided = Array.from({ length: model.layers }, (): LayerPredictorName => 'token');
     const fitted = tables(fit, undecided, (id) => inTest[id]! > 0);

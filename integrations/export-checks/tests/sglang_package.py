@@ -11,8 +11,9 @@ _register = configuration_auto._LazyConfigMapping.register
 configuration_auto._LazyConfigMapping.register = lambda self, key, value, exist_ok=False: _register(self, key, value, exist_ok=True)
 
 from sglang.srt.eplb import expert_distribution, expert_location, expert_location_dispatch  # noqa: E402
+from sglang.srt.model_executor.forward_batch_info import ForwardMode as forward_modes  # noqa: E402
 
-__all__ = ["engine_context", "expert_distribution", "expert_location", "expert_location_dispatch"]
+__all__ = ["engine_context", "expert_distribution", "expert_location", "expert_location_dispatch", "forward_modes"]
 
 
 def engine_context(monkeypatch, *, ep_size, layers, experts, **moe):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
-from sglang_package import engine_context, expert_location, expert_location_dispatch
+
+pytest.importorskip("sglang", reason="needs the pinned SGLang package")
+
+from sglang_package import engine_context, expert_location, expert_location_dispatch  # noqa: E402
 
 LAYERS, EXPERTS, RANKS = 8, 64, 4
 
@@ -24,7 +28,7 @@ def test_every_rank_loads_the_file_and_sends_each_expert_to_its_owner(monkeypatc
         assert (metadata.num_layers, metadata.num_physical_experts) == (LAYERS, EXPERTS)
         assert metadata.num_local_physical_experts == report["slotsPerRank"]
         assert torch.equal(metadata.physical_to_logical_map, rows)
-        expert_location_dispatch.get_global_expert_location_metadata = lambda metadata=metadata: metadata
+        monkeypatch.setattr(expert_location_dispatch, "get_global_expert_location_metadata", lambda metadata=metadata: metadata)
         for layer in range(LAYERS):
             info = expert_location_dispatch.ExpertLocationDispatchInfo.init_new(layer)
             logical = torch.arange(EXPERTS, dtype=torch.int32).view(8, 8)

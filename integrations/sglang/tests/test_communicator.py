@@ -8,10 +8,11 @@ import pytest
 from demo_plan import PLAN_FILE
 from sglang_process import run_python
 
-pytest.importorskip("sglang", reason="needs the pinned SGLang (requirements-overlay.txt)")
+pytest.importorskip("sglang", reason="needs the pinned SGLang (requirements.txt)")
 
 # Two processes over gloo; Triton's interpreter runs the kernels. The parent imports SGLang once and forks.
 PASS = """
+import newer_transformers
 import os, socket, sys
 from types import SimpleNamespace
 os.environ['TRITON_INTERPRET'] = '1'

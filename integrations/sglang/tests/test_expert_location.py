@@ -8,9 +8,10 @@ import pytest
 from demo_plan import PLAN_FILE
 from sglang_process import run_python
 
-pytest.importorskip("sglang", reason="needs the pinned SGLang (requirements-overlay.txt)")
+pytest.importorskip("sglang", reason="needs the pinned SGLang (requirements.txt)")
 
 LOAD = """
+import newer_transformers
 import json, os, sys
 from types import SimpleNamespace
 from unittest import mock

@@ -8,10 +8,11 @@ import pytest
 from demo_plan import PLAN_FILE
 from sglang_process import run_python
 
-pytest.importorskip("sglang", reason="needs the pinned SGLang (requirements-overlay.txt)")
+pytest.importorskip("sglang", reason="needs the pinned SGLang (requirements.txt)")
 
 # One process for what leaves SGLang untouched or restores it: importing SGLang takes seconds.
 REFUSALS = """
+import newer_transformers
 import os
 from unittest import mock
 import sglang.srt.plugins as plugins
@@ -66,6 +67,7 @@ print('refusals fine')
 """
 
 HOOKED = """
+import newer_transformers
 import json, os
 from array import array
 from types import SimpleNamespace
@@ -112,10 +114,7 @@ controller.workers, controller._active_workers = ['w0', 'w1', 'w2', 'w3'], [0, 1
 def request(rid, ids, rank=None):
     fields = {name: None for name in TokenizedGenerateReqInput.__struct_fields__}
     values = {**fields, 'rid': rid, 'input_ids': array('q', ids), 'sampling_params': SamplingParams(), 'routed_dp_rank': rank}
-    made = object.__new__(TokenizedGenerateReqInput)
-    for name, value in values.items():
-        setattr(made, name, value)
-    return made
+    return TokenizedGenerateReqInput(**values)
 
 needs = read_plan(os.environ['SMOE_SGLANG_PLAN']).needs_by_rank(4)
 prompts = [[5, 9, 700], [16000, 3], [42], [8, 8, 8, 100]]
