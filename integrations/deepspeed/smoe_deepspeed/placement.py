@@ -34,13 +34,13 @@ def placed_order(plan: Plan, layer: int) -> Tensor:
 def place(layer: Any, order: Tensor) -> Callable[[], None]:
     """Places an AutoEP layer's experts in `order`; a collective over its expert-parallel group. Returns what undoes it.
 
-    With group-limited routing the router's groups are made of neighbouring rows, so the rows stay and the ids are mapped
-    after top-k instead.
+    Router rows stay, and ids are mapped after top-k, where permuting them could change the choice: with group-limited routing, whose
+    groups are neighbouring rows; and in 16 bits, where scores at the k-th place often are equal and top-k takes the first.
     """
     identity = torch.arange(order.shape[0])
     router = layer.router
     _exchange_experts(layer, identity, order)
-    mapped = router.num_expert_groups is not None
+    mapped = router.num_expert_groups is not None or router.gate.weight.element_size() < 4
     if mapped:
         position = torch.empty_like(order)
         position[order] = identity

@@ -40,14 +40,16 @@ def wrong_experts(engine):
     probes = []
 
     def probe():
-        if probes:
-            layer.experts.w2.data[0] += 1
-        probes.append(engine.module(input_ids=torch.arange(2, 19)[None], use_cache=False).logits)
+        probes.append(None)
         if len(probes) == 2:
-            layer.experts.w2.data[0] -= 1
-        return probes[-1]
+            layer.experts.w2.data[0] *= 1.01
+        engine.module(input_ids=torch.arange(2, 19)[None], use_cache=False)
 
-    enable(engine, demo.PLAN, probe=probe)
+    kept = layer.experts.w2.data.clone()
+    try:
+        enable(engine, demo.PLAN, probe=probe)
+    finally:
+        layer.experts.w2.data.copy_(kept)
 
 
 def four_ranks(rank: int, changed_model: str) -> dict:

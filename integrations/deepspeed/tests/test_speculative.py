@@ -118,7 +118,7 @@ def test_hooks_ran_in_every_layer_of_every_forward_pass(tensor_parallel):
         status = tensor_parallel[0][name]["status"]
         assert status.forwards == 8 * (1 + 2 * NEW_TOKENS)
         assert status.stock_forwards == 0 and status.unpredicted_forwards == 0
-        assert 0 < status.probe_difference < 1e-4
+        assert 0 < status.probe_difference < 1e-5
 
 
 def test_bytes_given_to_all_to_all_fall_by_60_percent(tensor_parallel):
@@ -157,6 +157,16 @@ def test_within_1e_5_in_float64():
     """What float32 shows beyond that is the order of its sums. Norms and softmax stay float32 in transformers and DeepSpeed."""
     for results in four_ranks({"tensor_parallel": 4, "expert_parallel": 4}, {"token": {}}, False, torch.float64):
         assert_same_outputs(results, ["token"], 1e-5)
+
+
+def test_in_bfloat16_the_same_experts_are_chosen():
+    """Scores at the k-th place are often equal there, and the router's rows stay where they are."""
+    for results in four_ranks({"tensor_parallel": 4, "expert_parallel": 4}, {"token": {}}, False, torch.bfloat16):
+        assert results["token"]["status"].probe_difference < 2e-2
+        ours, unmodified = results["token"]["logits"], results["unmodified"]["logits"]
+        # AutoEP rounds to bfloat16 after every expert, this once per rank; neither is the truth.
+        assert np.abs(ours - unmodified).mean() < 0.05 * np.abs(unmodified).mean()
+        assert results["disabled"]["sha256"] == results["unmodified"]["sha256"]
 
 
 def test_groups_forbid_permuting_rows_and_ids_are_mapped_after_top_k():
