@@ -4,6 +4,8 @@ import type { Deadline } from './local-search.ts';
 /** Credit of a copy that covers a remote device only in part, against one that covers it; by trial. */
 const hopes = [0.2, 0.5];
 const rounds = 6;
+/** Best copies tried for a place; where so many would overload a device, the next would most probably too. */
+const mostTries = 12;
 
 /**
  * Fills every device with its number of copies: greedy on exact gains with some credit for partial cover, then copy by copy the best
@@ -57,7 +59,7 @@ function addBest(copies: Copies, device: number, hope: number, loadBound: number
     (expert) => owner[expert] !== device && held[device * experts + expert] === 0 && deltas[expert]! <= -needed,
   );
   order.sort((a, b) => deltas[a]! - deltas[b]! || a - b);
-  for (const expert of order) {
+  for (const expert of order.slice(0, mostTries)) {
     copies.add(expert, device);
     if (Math.max(...copies.servedLoads()) <= loadBound) return true;
     copies.remove(expert, device);
