@@ -57,6 +57,8 @@ if $environment_only; then
   exit 0
 fi
 
+# Some tests run the command line.
+node scripts/ensure.mjs --quiet
 if ((${#integrations[@]} == 0)); then
   for folder in integrations/*/tests; do integrations+=("$(basename "$(dirname "$folder")")"); done
 fi
