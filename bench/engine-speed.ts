@@ -18,7 +18,7 @@ import { openCheckpoint } from '../src/model/checkpoint.ts';
 import type { ModelConfig } from '../src/model/config.ts';
 import { fingerprint } from '../src/model/fingerprint.ts';
 import { loadTokenizer } from '../src/model/tokenizer.ts';
-import { contiguousPlan } from '../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import { machine, median, quantile } from './machine.ts';
 
 const rounds = 15;

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { purposes } from '../src/comm/communicator.ts';
-import { contiguousPlan } from '../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import type { GenerationRequest, Layout, RunReport, ScheduleName } from '../src/engine/api.ts';
 import { openSession } from '../src/engine/session.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';

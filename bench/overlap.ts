@@ -7,7 +7,7 @@
 import { parseArgs } from 'node:util';
 import type { LinkSettings } from '../src/comm/link-model.ts';
 import { demoDirectory } from '../src/cli/model-directory.ts';
-import { contiguousPlan } from '../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import { type OverlapName, overlapNames, type RunReport, type ScheduleName } from '../src/engine/api.ts';
 import { openSession } from '../src/engine/session.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';

@@ -4,7 +4,7 @@
  * ranks; `shuffling` is what predicting, cutting slices and permuting rows take of the step (bar: 2 %).
  */
 import { parseArgs } from 'node:util';
-import { contiguousPlan } from '../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import { demoDirectory } from '../src/cli/model-directory.ts';
 import type { Layout, RunReport, ScheduleName, Session } from '../src/engine/api.ts';
 import { openSession } from '../src/engine/session.ts';

@@ -10,7 +10,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SingleCommunicator } from '../src/comm/single.ts';
-import { contiguousPlan } from '../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import type { GenerationRequest } from '../src/engine/api.ts';
 import { createRank } from '../src/engine/rank.ts';
 import type { RankData, RankJob, RankReport } from '../src/engine/rank-protocol.ts';

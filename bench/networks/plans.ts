@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { contiguousPlan } from '../../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../../src/plan/contiguous-plan.ts';
 import { demoDirectory, demoProfile, readEmbedding, type ModelFacts } from '../../src/cli/model-directory.ts';
 import { greedy, readDocuments, toRequests } from '../../src/cli/prompts.ts';
 import { recordRouting } from '../../src/cli/recording.ts';

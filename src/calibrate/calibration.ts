@@ -1,6 +1,5 @@
-import { contiguousOwners } from '../plan/solvers/contiguous.ts';
+import { contiguousPlan } from '../plan/contiguous-plan.ts';
 import type { ModelConfig } from '../model/config.ts';
-import type { Plan } from '../plan/plan.ts';
 import { type FittedRates, fitRates, modelledSeconds } from './device-rates.ts';
 import { measureEngine } from './engine-pieces.ts';
 import { type CalibratedTransport, type ExchangeCost, measureExchange } from './exchange-cost.ts';
@@ -42,12 +41,17 @@ export async function calibrate(options: CalibrationOptions): Promise<Calibratio
   const exchange = await measureExchange(transport, ranks, signal);
   const { measured, trace } = await measureEngine({
     ...options,
-    plan: planOver(options, 1),
+    plan: contiguousPlan({ config: options.config, fingerprint: options.modelFingerprint }, 1),
     copies: cores,
     onProgress: (done, total) => onProgress(`engine, ${done} of ${total} pieces`),
   });
   onProgress('prediction');
-  const predictSeconds = measurePrediction(trace, planOver(options, ranks), ranks, stepTokens);
+  const predictSeconds = measurePrediction(
+    trace,
+    contiguousPlan({ config: options.config, fingerprint: options.modelFingerprint }, ranks),
+    ranks,
+    stepTokens,
+  );
   const rates = fitRates(measured);
   const pieces = measured.map((piece) => ({
     name: piece.name,
@@ -55,18 +59,4 @@ export async function calibrate(options: CalibrationOptions): Promise<Calibratio
     modelledSeconds: modelledSeconds(piece, rates),
   }));
   return { cores, ranks, transport, rates, predictSeconds, exchange, pieces };
-}
-
-/** Experts in order of id, in equal blocks. */
-function planOver({ config, modelFingerprint }: CalibrationOptions, devices: number): Plan {
-  const { layers, experts, topK, vocabularySize } = config;
-  const owners = contiguousOwners(experts, devices);
-  const expertOwner = new Uint16Array(layers * experts);
-  for (let layer = 0; layer < layers; layer++) expertOwner.set(owners, layer * experts);
-  return {
-    ...{ version: 1, modelFingerprint, devices, layers, experts, topK, vocabularySize, solver: 'contiguous' },
-    expertOwner,
-    replicas: Array.from({ length: layers }, () => Array.from({ length: devices }, () => [])),
-    ...{ prediction: undefined, promise: undefined },
-  };
 }

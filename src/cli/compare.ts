@@ -8,7 +8,7 @@ import { usageError } from './arguments.ts';
 import { assembleReport, isLossless } from './compare-report.ts';
 import { runComparison, type CompareSetup } from './compare-runs.ts';
 import { renderComparison } from './compare-text.ts';
-import { contiguousPlan } from './contiguous-plan.ts';
+import { contiguousPlan } from '../plan/contiguous-plan.ts';
 import { renderJson } from './json.ts';
 import { describeLink, linkArgs, readLink } from './link-args.ts';
 import { demoEvaluation, readModel, shortPath, type ModelFacts } from './model-directory.ts';

@@ -6,7 +6,7 @@ import { ExitStatus, SmoeError } from '../errors.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import { predictorNames } from '../plan/plan.ts';
 import { usageError } from './arguments.ts';
-import { contiguousPlan } from './contiguous-plan.ts';
+import { contiguousPlan } from '../plan/contiguous-plan.ts';
 import type { Flags } from './flags.ts';
 import {
   assembleGenerateReport,

@@ -3,7 +3,7 @@ import type { GenerationRequest, SessionOptions } from '../engine/api.ts';
 import { openSession } from '../engine/session.ts';
 import { TraceWriter } from '../trace/parquet.ts';
 import type { ModelFacts } from './model-directory.ts';
-import { contiguousPlan } from './contiguous-plan.ts';
+import { contiguousPlan } from '../plan/contiguous-plan.ts';
 import type { Transport } from './transport.ts';
 
 /** Tokens recorded per run: bounds the memory of the raw record. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { runComparison, type CompareSetup, type OpenSession } from '../../src/cli/compare-runs.ts';
-import { contiguousPlan } from '../../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../../src/plan/contiguous-plan.ts';
 import { scheduleNames } from '../../src/engine/api.ts';
 import type { ModelConfig } from '../../src/model/config.ts';
 import { runReport } from './run-report.ts';

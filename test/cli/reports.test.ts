@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { contiguousPlan } from '../../src/cli/contiguous-plan.ts';
+import { contiguousPlan } from '../../src/plan/contiguous-plan.ts';
 import { assembleGenerateReport, renderTokenStatistics, tokenStatistics } from '../../src/cli/generate-report.ts';
 import { movedExperts, renderPlanReport, type PlanReport, type SolverReport } from '../../src/cli/plan-report.ts';
 import { renderTraceStatistics } from '../../src/cli/trace-show.ts';

@@ -1,10 +1,12 @@
-import type { Plan } from '../plan/plan.ts';
-import { contiguousOwners } from '../plan/solvers/contiguous.ts';
-import type { ModelFacts } from './model-directory.ts';
+import type { Plan } from './plan.ts';
+import { contiguousOwners } from './solvers/contiguous.ts';
 
 /** What every engine does without a plan: experts in order of id, in equal blocks. Needs no trace. */
 export function contiguousPlan(
-  { config, fingerprint }: Pick<ModelFacts, 'config' | 'fingerprint'>,
+  {
+    config,
+    fingerprint,
+  }: { config: Pick<Plan, 'layers' | 'experts' | 'topK' | 'vocabularySize'>; fingerprint: string },
   devices: number,
 ): Plan {
   const { layers, experts, topK, vocabularySize } = config;
