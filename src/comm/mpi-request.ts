@@ -9,7 +9,7 @@ import type { CommunicationRequest } from './communicator.ts';
 import { HeaderWord, headerBytes, inlineBytes, MessageKind, type MpiChannel, type MpiSlot } from './mpi-channel.ts';
 import type { Progressing } from './mpi-endpoint.ts';
 import type { Region } from './mpi-library.ts';
-import { operations, type Operation } from './operations.ts';
+import { describeMismatch, operations, type Operation, type OperationAtRank } from './operations.ts';
 
 export interface MpiRequestOptions {
   operation: Operation;
@@ -106,14 +106,13 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     const operation = operations[this.headerWord(peer, HeaderWord.operation)];
     const parameter = this.headerWord(peer, HeaderWord.parameter);
     if (operation === this.operation && parameter === this.parameter) return;
-    const described = (name: string, value: number): string =>
-      name === 'broadcast' ? `broadcast from rank ${this.rankName(value)}` : name;
-    this.refuse(
-      operation === this.operation && operation !== 'broadcast'
-        ? `${operation}: rank ${this.rankName(peer)} gives ${parameter}, rank ${this.ownName} ${this.parameter}`
-        : `rank ${this.rankName(peer)} is at ${described(operation, parameter)} while rank ${this.ownName} is at ` +
-            described(this.operation, this.parameter),
-    );
+    const atRank = (rank: number, name: Operation | undefined, value: number): OperationAtRank => ({
+      rank,
+      operation: name,
+      parameter: name === 'broadcast' ? this.rankName(value) : value,
+    });
+    const theirs = atRank(this.rankName(peer), operation, parameter);
+    this.refuse(describeMismatch(theirs, atRank(this.ownName, this.operation, this.parameter)));
   }
 
   /** Refuses a peer whose payload has not the length of this rank's. */

@@ -5,7 +5,7 @@
  */
 import type { CommunicationRequest } from './communicator.ts';
 import { DescriptorWord, inlineBytes, rounds } from './control-area.ts';
-import { operations, type Operation } from './operations.ts';
+import { describeMismatch, operations, type Operation, type OperationAtRank } from './operations.ts';
 import type { ThreadChannel } from './thread-channel.ts';
 import type { Progressing } from './thread-endpoint.ts';
 
@@ -155,14 +155,13 @@ export class ThreadRequest implements CommunicationRequest, Progressing {
     const operation = operations[words[at + DescriptorWord.operation]];
     const parameter = words[at + DescriptorWord.parameter];
     if (operation === this.operation && parameter === this.parameter) return;
-    const described = (name: string, value: number): string =>
-      name === 'broadcast' ? `broadcast from rank ${this.rankName(value)}` : name;
-    this.refuse(
-      operation === this.operation && operation !== 'broadcast'
-        ? `${operation}: rank ${this.rankName(peer)} gives ${parameter}, rank ${this.ownName} ${this.parameter}`
-        : `rank ${this.rankName(peer)} is at ${described(operation, parameter)} while rank ${this.ownName} is at ` +
-            described(this.operation, this.parameter),
-    );
+    const atRank = (rank: number, name: Operation | undefined, value: number): OperationAtRank => ({
+      rank,
+      operation: name,
+      parameter: name === 'broadcast' ? this.rankName(value) : value,
+    });
+    const theirs = atRank(this.rankName(peer), operation, parameter);
+    this.refuse(describeMismatch(theirs, atRank(this.ownName, this.operation, this.parameter)));
   }
 
   /** Refuses a peer whose payload has not the length of this rank's. */
