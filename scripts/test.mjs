@@ -38,6 +38,7 @@ const tests = spawnSync(
   process.execPath,
   [
     '--enable-source-maps',
+    '--import=./dist/test/fixed-seed.js',
     '--test',
     '--test-concurrency=2',
     `--test-timeout=${testTimeoutMs}`,

@@ -33,6 +33,7 @@ const text = fc.oneof(
         '</s>',
         '12',
         '漢',
+        '▁',
         'x = y;',
       ),
     )
@@ -50,7 +51,10 @@ for (const [family, tokenizer] of tokenizers) {
   });
 
   test(`${family}: any text survives encoding and decoding, up to the tokenizer's own normalisation`, () => {
-    const normalize = (value: string): string => (family === 'qwen3_moe' ? value.normalize('NFC') : value);
+    const normalize = (value: string): string => {
+      if (family === 'qwen3_moe') return value.normalize('NFC');
+      return family === 'mixtral' ? value.replaceAll('▁', ' ') : value;
+    };
     // Mixtral puts <s> in front; a literal special token in the text is one too, so they are kept on both sides.
     fc.assert(
       fc.property(text, (value) => {
