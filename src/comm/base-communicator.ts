@@ -56,6 +56,7 @@ export abstract class BaseCommunicator implements Communicator {
     receive: Uint8Array,
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
+    received: Int32Array | undefined,
   ): CommunicationRequest;
   protected abstract beginReduceScatter(
     send: Float32Array,
@@ -85,6 +86,7 @@ export abstract class BaseCommunicator implements Communicator {
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
     purpose: Purpose,
+    received?: Int32Array,
   ): void {
     this.startAllToAll(
       send,
@@ -94,6 +96,7 @@ export abstract class BaseCommunicator implements Communicator {
       receiveCounts,
       receiveDisplacements,
       purpose,
+      received,
     ).wait();
   }
 
@@ -150,19 +153,34 @@ export abstract class BaseCommunicator implements Communicator {
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
     purpose: Purpose,
+    received?: Int32Array,
   ): CommunicationRequest {
     checkBuffer(send, this.attachedBuffer(), 'the all-to-all send buffer');
     checkBuffer(receive, this.attachedBuffer(), 'the all-to-all receive buffer');
     checkSegments(sendCounts, sendDisplacements, send.byteLength, this.size, 'all-to-all send');
     checkSegments(receiveCounts, receiveDisplacements, receive.byteLength, this.size, 'all-to-all receive');
     checkDisjoint(send, receive, 'all-to-all');
-    if (sendCounts[this.rank] !== receiveCounts[this.rank]) {
+    if (received !== undefined && received.length !== this.size) {
+      throw countsError(`all-to-all received has ${received.length} entries for ${this.size} ranks`);
+    }
+    const own = sendCounts[this.rank];
+    const expected = receiveCounts[this.rank];
+    if (received === undefined ? own !== expected : own > expected) {
       throw countsError(
-        `all-to-all: rank ${this.rank} sends itself ${sendCounts[this.rank]} bytes but expects ${receiveCounts[this.rank]}`,
+        `all-to-all: rank ${this.rank} sends itself ${own} bytes but expects ${received === undefined ? '' : 'at most '}${expected}`,
       );
     }
     this.countSegments(purpose, sendCounts, 1);
-    return this.beginAllToAll(send, sendCounts, sendDisplacements, receive, receiveCounts, receiveDisplacements);
+    if (received !== undefined) received[this.rank] = own;
+    return this.beginAllToAll(
+      send,
+      sendCounts,
+      sendDisplacements,
+      receive,
+      receiveCounts,
+      receiveDisplacements,
+      received,
+    );
   }
 
   startReduceScatter(

@@ -65,6 +65,9 @@ export interface Communicator {
   /**
    * Personalised exchange with real splits. Segment for rank r starts at sendDisplacements[r].
    * Every rank must already know its receiveCounts. The own segment is copied and not counted.
+   *
+   * Or it need not, when all ranks give `received` [size]: then `receiveCounts` are the most bytes there is room for, and what
+   * came from each rank is in `received` on completion. A segment of more than its receiver's limit is COMM_MISMATCH.
    */
   allToAll(
     send: Uint8Array,
@@ -74,6 +77,7 @@ export interface Communicator {
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
     purpose: Purpose,
+    received?: Int32Array,
   ): void;
   /**
    * Sum over ranks of `send` (all shards, in rank order, `counts[r]` floats for rank r); this rank keeps its shard.
@@ -106,6 +110,7 @@ export interface Communicator {
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
     purpose: Purpose,
+    received?: Int32Array,
   ): CommunicationRequest;
   startReduceScatter(
     send: Float32Array,

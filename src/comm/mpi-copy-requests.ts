@@ -47,8 +47,9 @@ export class MpiAllToAllRequest extends MpiRequest {
     receive: Uint8Array,
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
+    received: Int32Array | undefined,
   ) {
-    super(channel, { operation: 'all-to-all' });
+    super(channel, { operation: 'all-to-all', parameter: received === undefined ? 0 : 1, received });
     for (let peer = 0; peer < channel.size; peer++) {
       this.give(peer, memory, send.byteOffset + sendDisplacements[peer], sendCounts[peer]);
       this.expect(peer, memory, receive.byteOffset + receiveDisplacements[peer], receiveCounts[peer]);

@@ -9,7 +9,7 @@ import type { CommunicationRequest } from './communicator.ts';
 import { HeaderWord, headerBytes, inlineBytes, MessageKind, type MpiChannel, type MpiSlot } from './mpi-channel.ts';
 import type { Progressing } from './mpi-endpoint.ts';
 import type { Region } from './mpi-library.ts';
-import { describeMismatch, operations, type Operation, type OperationAtRank } from './operations.ts';
+import { describeMismatch, describeSegment, operations, type Operation, type OperationAtRank } from './operations.ts';
 
 export interface MpiRequestOptions {
   operation: Operation;
@@ -19,6 +19,8 @@ export interface MpiRequestOptions {
   length?: number;
   /** One number per rank that all ranks must give alike. */
   counts?: Int32Array;
+  /** [size], when what is expected of a peer is a limit: its piece's length is written here. */
+  received?: Int32Array | undefined;
 }
 
 /** A collective that needs nothing but every rank's header; the others build on it. */
@@ -29,6 +31,7 @@ export class MpiRequest implements CommunicationRequest, Progressing {
   private readonly parameter: number;
   private readonly length: number;
   private readonly counts: Int32Array | undefined;
+  private readonly received: Int32Array | undefined;
   /** Pieces by peer: where they are, or go to, and how many bytes. */
   private readonly outgoing: (Piece | undefined)[] = [];
   private readonly incoming: (Piece | undefined)[] = [];
@@ -41,6 +44,7 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     this.parameter = options.parameter ?? 0;
     this.length = options.length ?? 0;
     this.counts = options.counts;
+    this.received = options.received;
     this.slot = channel.claim();
   }
 
@@ -48,11 +52,7 @@ export class MpiRequest implements CommunicationRequest, Progressing {
   start(): this {
     const { channel, slot } = this;
     slot.startHeaders();
-    for (let peer = 0; peer < channel.size; peer++) {
-      const piece = this.incoming[peer];
-      if (piece === undefined || piece.bytes <= inlineBytes) continue;
-      slot.receive(peer, MessageKind.payload, piece.region.address + piece.offset, piece.bytes);
-    }
+    if (this.received === undefined) this.startReceiving();
     // Each rank begins with its neighbour, so that the ranks do not all send to the same one at the same time.
     for (let step = 1; step < channel.size; step++) this.sendTo((channel.rank + step) % channel.size);
     channel.endpoint.track(this);
@@ -128,11 +128,12 @@ export class MpiRequest implements CommunicationRequest, Progressing {
   protected checkPiece(peer: number): void {
     const given = this.headerWord(peer, HeaderWord.piece) >>> 0;
     const expected = this.incoming[peer]?.bytes ?? 0;
-    if (given === expected) return;
+    const isLimit = this.received !== undefined;
+    if (isLimit ? given <= expected : given === expected) return;
     const own = this.ownName;
     this.refuse(
       this.operation === 'all-to-all'
-        ? `all-to-all: rank ${this.rankName(peer)} sends ${given} bytes to rank ${own}, which expects ${expected}`
+        ? describeSegment(this.rankName(peer), given, own, expected, isLimit)
         : `${this.operation}: rank ${this.rankName(peer)} sends ${given} bytes, rank ${own} expects ${expected}`,
     );
   }
@@ -196,12 +197,33 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     }
   }
 
+  /** Payloads that come as messages of their own. */
+  private startReceiving(): void {
+    for (let peer = 0; peer < this.channel.size; peer++) {
+      const piece = this.incoming[peer];
+      if (piece === undefined || piece.bytes <= inlineBytes) continue;
+      this.slot.receive(peer, MessageKind.payload, piece.region.address + piece.offset, piece.bytes);
+    }
+  }
+
+  /** Where only limits were known: the headers say how much there is. */
+  private learnLengths(received: Int32Array): void {
+    for (let peer = 0; peer < this.channel.size; peer++) {
+      if (peer === this.channel.rank) continue;
+      received[peer] = this.headerWord(peer, HeaderWord.piece);
+      const piece = this.incoming[peer];
+      if (piece !== undefined) piece.bytes = received[peer];
+    }
+    this.startReceiving();
+  }
+
   /** Refuses peers that disagree and takes the pieces that came inside the headers. */
   private readHeaders(): void {
     const { channel, slot } = this;
     for (let peer = 0; peer < channel.size; peer++) {
       if (peer !== channel.rank) this.checkPeer(peer);
     }
+    if (this.received !== undefined) this.learnLengths(this.received);
     for (let peer = 0; peer < channel.size; peer++) {
       const piece = this.incoming[peer];
       if (piece === undefined || piece.bytes > inlineBytes) continue;

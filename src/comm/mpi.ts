@@ -107,6 +107,7 @@ export class MpiCommunicator extends BaseCommunicator {
     receive: Uint8Array,
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
+    received: Int32Array | undefined,
   ): CommunicationRequest {
     return new MpiAllToAllRequest(
       this.channel,
@@ -117,6 +118,7 @@ export class MpiCommunicator extends BaseCommunicator {
       receive,
       receiveCounts,
       receiveDisplacements,
+      received,
     ).start();
   }
 

@@ -1,5 +1,6 @@
 /** Collectives of the `threads` transport that copy segments from peers. */
 import { DescriptorWord } from './control-area.ts';
+import { describeSegment } from './operations.ts';
 import type { ThreadChannel } from './thread-channel.ts';
 import { ThreadRequest, type ThreadRequestOptions } from './thread-request.ts';
 
@@ -83,6 +84,7 @@ export class AllToAllRequest extends PullRequest {
   private readonly receiveAddress: number;
   private readonly receiveCounts: Int32Array;
   private readonly receiveDisplacements: Int32Array;
+  private readonly received: Int32Array | undefined;
 
   constructor(
     channel: ThreadChannel,
@@ -92,13 +94,15 @@ export class AllToAllRequest extends PullRequest {
     receive: Uint8Array,
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
+    received: Int32Array | undefined,
   ) {
-    super(channel, { operation: 'all-to-all', payload: send });
+    super(channel, { operation: 'all-to-all', payload: send, parameter: received === undefined ? 0 : 1 });
     channel.words.set(sendCounts, this.descriptor + DescriptorWord.counts);
     channel.words.set(sendDisplacements, this.descriptor + channel.layout.displacements);
     this.receiveAddress = receive.byteOffset;
     this.receiveCounts = receiveCounts;
     this.receiveDisplacements = receiveDisplacements;
+    this.received = received;
   }
 
   protected override bytesTo(peer: number): number {
@@ -110,11 +114,10 @@ export class AllToAllRequest extends PullRequest {
     const at = this.channel.descriptorAt(this.sequence, peer);
     const given = words[at + DescriptorWord.counts + rank];
     const expected = this.receiveCounts[peer];
-    if (given !== expected) {
-      this.refuse(
-        `all-to-all: rank ${this.rankName(peer)} sends ${given} bytes to rank ${this.ownName}, which expects ${expected}`,
-      );
+    if (this.received === undefined ? given !== expected : given > expected) {
+      this.refuse(describeSegment(this.rankName(peer), given, this.ownName, expected, this.received !== undefined));
     }
+    if (this.received !== undefined) this.received[peer] = given;
     const offset = words[at + layout.displacements + rank];
     this.copyFrom(peer, offset, given, this.receiveAddress + this.receiveDisplacements[peer]);
   }

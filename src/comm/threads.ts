@@ -104,6 +104,7 @@ export class ThreadCommunicator extends BaseCommunicator {
     receive: Uint8Array,
     receiveCounts: Int32Array,
     receiveDisplacements: Int32Array,
+    received: Int32Array | undefined,
   ): CommunicationRequest {
     return new AllToAllRequest(
       this.channel,
@@ -113,6 +114,7 @@ export class ThreadCommunicator extends BaseCommunicator {
       receive,
       receiveCounts,
       receiveDisplacements,
+      received,
     ).start();
   }
 

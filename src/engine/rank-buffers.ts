@@ -133,8 +133,8 @@ function reserveScheduleBuffers(
   const exchangeRows = peers * slice * owned;
   const guestRows = peers * slice;
   const pairs = slice * topK + peers * slice * Math.min(topK, owned);
-  // Deduplicated segments: rows plus routing (6 bytes a pair, 2 a row), rounded up to whole rows per peer.
-  const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2)) / rowBytes) + 1);
+  // Deduplicated segments: rows plus routing (6 bytes a pair, 2 a row, 4 more), rounded up to whole rows per peer.
+  const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2) + 4) / rowBytes) + 1);
   const sendRows = Math.max(exchangeRows, segmentRows);
   return {
     gathered: arena.reserve(stepTokens * (rowBytes + part.tensorParallel) + part.tensorParallel * 4),
@@ -156,8 +156,8 @@ function reserveScheduleBuffers(
     workInputs: arena.reserve(pairs * 4),
     workTargets: arena.reserve(pairs * 4),
     workWeights: arena.reserve(pairs * 4),
-    sizesSent: arena.reserve(part.ranks * Math.max(2, owned) * 4),
-    sizesReceived: arena.reserve(part.ranks * Math.max(2, owned) * 4),
+    sizesSent: arena.reserve(part.ranks * owned * 4),
+    sizesReceived: arena.reserve(part.ranks * owned * 4),
   };
 }
 

@@ -58,7 +58,7 @@ export class AttentionExchange {
     const floats = this.#floats(input.attention, input.tokens);
     const shard = shardLength(floats.length, tensorGroup.size, tensorGroup.rank);
     const moved = 4 * (floats.length - shard + shard * (tensorGroup.size - 1));
-    const allReduce = collective(tensorGroup.startAllReduce(floats, 'attention'), 'attention', moved, moved);
+    const allReduce = collective(tensorGroup.startAllReduce(floats, 'attention'), 'attention', moved, () => moved);
     this.#gatherOwnRows(input, slices);
     yield allReduce;
     clock.enter(Phase.router);

@@ -7,7 +7,8 @@ export interface Collective {
   /** performance.now() of its start. */
   startedAt: number;
   sent: number;
-  received: number;
+  /** Known when it is complete. */
+  received: () => number;
 }
 
 /** Just started. */
@@ -15,12 +16,12 @@ export function collective(
   request: CommunicationRequest,
   purpose: Purpose,
   sent: number,
-  received: number,
+  received: () => number,
 ): Collective {
   return { request, purpose, startedAt: performance.now(), sent, received };
 }
 
-/** An all-to-all with these bytes to and from each rank. */
+/** An all-to-all with these bytes to and, on completion, from each rank. */
 export function allToAll(
   request: CommunicationRequest,
   purpose: Purpose,
@@ -28,7 +29,7 @@ export function allToAll(
   sendBytes: Int32Array,
   receiveBytes: Int32Array,
 ): Collective {
-  return collective(request, purpose, toOthers(sendBytes, rank), toOthers(receiveBytes, rank));
+  return collective(request, purpose, toOthers(sendBytes, rank), () => toOthers(receiveBytes, rank));
 }
 
 /** Every rank's part to all. @param bytes [ranks] */
@@ -38,7 +39,7 @@ export function allGather(
   rank: number,
   bytes: Int32Array,
 ): Collective {
-  return collective(request, purpose, bytes[rank]! * (bytes.length - 1), toOthers(bytes, rank));
+  return collective(request, purpose, bytes[rank]! * (bytes.length - 1), () => toOthers(bytes, rank));
 }
 
 /** Every rank keeps the sum of its part. @param floats [ranks] */
@@ -49,7 +50,7 @@ export function reduceScatter(
   floats: Int32Array,
 ): Collective {
   const received = 4 * floats[rank]! * (floats.length - 1);
-  return collective(request, purpose, 4 * toOthers(floats, rank), received);
+  return collective(request, purpose, 4 * toOthers(floats, rank), () => received);
 }
 
 function toOthers(counts: Int32Array, rank: number): number {

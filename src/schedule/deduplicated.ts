@@ -7,15 +7,23 @@ import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './s
 import { sliceOf, type SliceChooser, type TokenSlices } from './token-slices.ts';
 
 /** Bytes of a dispatched row's routing: one uint16 count per row; per (row, expert) pair a f32 weight and a uint16 id. */
-export const routingBytesPerRow = 2;
-export const routingBytesPerPair = 6;
+const routingBytesPerRow = 2;
+const routingBytesPerPair = 6;
+/** The number of rows, as two halves. */
+const segmentEndBytes = 4;
+
+/** Bytes dispatched from one rank to another. */
+export function segmentBytes(rows: number, pairs: number, rowBytes: number): number {
+  return rows === 0 ? 0 : rows * (rowBytes + routingBytesPerRow) + pairs * routingBytesPerPair + segmentEndBytes;
+}
 
 /**
  * One row per (token, rank): reduce-scatter, dispatch each row once to every remote rank that owns some of its experts,
  * weighted partial sums come back, all-gather (docs/method.md, schedules). With slices by index this is `dedup` (SGLang
  * with DeepEP); with predicted slices it is `speculative`: the reduce-scatter and all-gather are shuffled (SRS, SAG).
  *
- * Segment to a rank: rows [n, H] f32 | weights [pairs] f32 | expert ids [pairs] uint16 | experts per row [n] uint16.
+ * Segment to a rank: rows [n, H] f32 | weights [pairs] f32 | expert ids [pairs] uint16 | experts per row [n] uint16 | n. It says
+ * itself how long it is, and every source has a place of its own to arrive at, so no sizes go ahead.
  */
 export class DeduplicatedSchedule implements MoeSchedule {
   readonly name: string;
@@ -34,8 +42,9 @@ export class DeduplicatedSchedule implements MoeSchedule {
   readonly #sendAt: Int32Array;
   readonly #receiveBytes: Int32Array;
   readonly #receiveAt: Int32Array;
-  readonly #eight: Int32Array;
-  readonly #eightAt: Int32Array;
+  /** Where each rank's segment arrives, whole rows from `buffers.input`, and the most bytes it can have. */
+  readonly #arrivesAt: Int32Array;
+  readonly #mostBytes: Int32Array;
   #chosen: TokenSlices;
 
   constructor(name: string, resources: ScheduleResources, slices: SliceChooser) {
@@ -56,8 +65,19 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#sendAt = new Int32Array(ranks);
     this.#receiveBytes = new Int32Array(ranks);
     this.#receiveAt = new Int32Array(ranks);
-    this.#eight = new Int32Array(ranks).fill(8);
-    this.#eightAt = Int32Array.from({ length: ranks }, (_, rank) => rank * 8);
+    const { world, hiddenSize, topK, buffers } = resources;
+    const rowBytes = hiddenSize * 4;
+    const slice = buffers.rowListEntries;
+    const most = segmentBytes(slice, slice * topK, rowBytes);
+    this.#mostBytes = new Int32Array(ranks).fill(most);
+    this.#mostBytes[world.rank] = 0;
+    // Own rows come first.
+    let end = slice * rowBytes;
+    this.#arrivesAt = this.#mostBytes.map((bytes) => {
+      const start = end;
+      end = roundUp(start + bytes, rowBytes);
+      return start;
+    });
   }
 
   attentionOrder(input: LayerInput): number | undefined {
@@ -83,8 +103,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
 
     clock.enter(Phase.pack);
     this.#routeOwnRows(layer, rows);
-    yield* this.#exchangeSizes();
-    yield* this.#dispatch(layer, rows);
+    yield* this.#dispatch(layer);
     clock.enter(Phase.pack);
     const guests = this.#placeWork(layer, rows);
     clock.enter(Phase.experts);
@@ -94,7 +113,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
     yield* this.#attention.allGather(input, slices, this.#slices);
   }
 
-  /** 1. Which ranks each own row goes to: row lists, sizes, and the count of own pairs. */
+  /** 1. Which ranks each own row goes to: row lists, and the count of own pairs. */
   #routeOwnRows(layer: number, rows: number): void {
     const { world, ownership, topK, buffers, integers } = this.#resources;
     this.#rowsTo.fill(0);
@@ -120,68 +139,48 @@ export class DeduplicatedSchedule implements MoeSchedule {
     }
   }
 
-  /** 2. Every rank learns how many rows and pairs each other rank sends it. */
-  *#exchangeSizes(): LayerSteps {
-    const { world, buffers, bytes, integers, clock } = this.#resources;
-    if (world.size === 1) return;
-    for (let rank = 0; rank < world.size; rank++) {
-      integers[buffers.sizesSent / 4 + 2 * rank] = this.#rowsTo[rank]!;
-      integers[buffers.sizesSent / 4 + 2 * rank + 1] = this.#pairsTo[rank]!;
-    }
-    const length = world.size * 8;
-    const request = world.startAllToAll(
-      bytes.subarray(buffers.sizesSent, buffers.sizesSent + length),
-      this.#eight,
-      this.#eightAt,
-      bytes.subarray(buffers.sizesReceived, buffers.sizesReceived + length),
-      this.#eight,
-      this.#eightAt,
-      'control',
-    );
-    yield allToAll(request, 'control', world.rank, this.#eight, this.#eight);
-    clock.enter(Phase.pack);
-    for (let rank = 0; rank < world.size; rank++) {
-      this.#rowsFrom[rank] = integers[buffers.sizesReceived / 4 + 2 * rank]!;
-      this.#pairsFrom[rank] = integers[buffers.sizesReceived / 4 + 2 * rank + 1]!;
-    }
-  }
-
-  #segmentBytes(rows: number, pairs: number): number {
-    return rows * (this.#resources.hiddenSize * 4 + routingBytesPerRow) + pairs * routingBytesPerPair;
-  }
-
-  /** 3. Packs and sends one segment per remote rank; received rows align to whole rows of `buffers.input`. */
-  *#dispatch(layer: number, rows: number): LayerSteps {
+  /** 2. Packs and sends one segment per remote rank. */
+  *#dispatch(layer: number): LayerSteps {
     const { world, kernels, hiddenSize, buffers, bytes } = this.#resources;
     if (world.size === 1) return;
     const rowBytes = hiddenSize * 4;
     let sendEnd = 0;
-    let receiveEnd = rows * rowBytes;
     for (let rank = 0; rank < world.size; rank++) {
       this.#sendAt[rank] = sendEnd;
-      this.#sendBytes[rank] = this.#segmentBytes(this.#rowsTo[rank]!, this.#pairsTo[rank]!);
+      this.#sendBytes[rank] = segmentBytes(this.#rowsTo[rank]!, this.#pairsTo[rank]!, rowBytes);
       sendEnd = roundUp(sendEnd + this.#sendBytes[rank]!, 4);
-      this.#receiveAt[rank] = receiveEnd;
-      this.#receiveBytes[rank] = this.#segmentBytes(this.#rowsFrom[rank]!, this.#pairsFrom[rank]!);
-      receiveEnd = roundUp(receiveEnd + this.#receiveBytes[rank]!, rowBytes);
-    }
-    for (let rank = 0; rank < world.size; rank++) {
       const count = this.#rowsTo[rank]!;
       if (count === 0) continue;
       const list = buffers.rowLists + rank * buffers.rowListEntries * 4;
       kernels.gatherRows(buffers.input, list, buffers.send + this.#sendAt[rank]!, count, hiddenSize);
     }
     this.#packRouting(layer);
+    const last = world.size - 1;
+    const receiveEnd = this.#arrivesAt[last]! + this.#mostBytes[last]!;
     const request = world.startAllToAll(
       bytes.subarray(buffers.send, buffers.send + sendEnd),
       this.#sendBytes,
       this.#sendAt,
       bytes.subarray(buffers.input, buffers.input + receiveEnd),
-      this.#receiveBytes,
-      this.#receiveAt,
+      this.#mostBytes,
+      this.#arrivesAt,
       'dispatch',
+      this.#receiveBytes,
     );
     yield allToAll(request, 'dispatch', world.rank, this.#sendBytes, this.#receiveBytes);
+    this.#readSegmentEnds();
+  }
+
+  /** How many rows and pairs each rank has sent. */
+  #readSegmentEnds(): void {
+    const { world, hiddenSize, buffers } = this.#resources;
+    for (let rank = 0; rank < world.size; rank++) {
+      const length = this.#receiveBytes[rank]!;
+      const end = (buffers.input + this.#arrivesAt[rank]! + length) / 2;
+      const rows = length === 0 ? 0 : this.#halves[end - 2]! + this.#halves[end - 1]! * 0x10000;
+      this.#rowsFrom[rank] = rows;
+      this.#pairsFrom[rank] = (length - segmentBytes(rows, 0, hiddenSize * 4)) / routingBytesPerPair;
+    }
   }
 
   #packRouting(layer: number): void {
@@ -208,11 +207,14 @@ export class DeduplicatedSchedule implements MoeSchedule {
         }
         this.#halves[countAt++] = here;
       }
+      if (count === 0) continue;
+      this.#halves[countAt++] = count & 0xffff;
+      this.#halves[countAt] = count >>> 16;
     }
   }
 
   /**
-   * 4. Groups all pairs computed here by expert: own rows first, then received rows in rank order.
+   * 3. Groups all pairs computed here by expert: own rows first, then received rows in rank order.
    *
    * @returns rows received from other ranks
    */
@@ -240,8 +242,8 @@ export class DeduplicatedSchedule implements MoeSchedule {
     for (let rank = 0; rank < world.size; rank++) {
       const count = this.#rowsFrom[rank]!;
       const pairs = this.#pairsFrom[rank]!;
-      const firstRow = this.#receiveAt[rank]! / (hiddenSize * 4);
-      const at = buffers.input + this.#receiveAt[rank]! + count * hiddenSize * 4;
+      const firstRow = this.#arrivesAt[rank]! / (hiddenSize * 4);
+      const at = buffers.input + this.#arrivesAt[rank]! + count * hiddenSize * 4;
       let weightAt = at / 4;
       let idAt = (at + pairs * 4) / 2;
       const countAt = (at + pairs * 6) / 2;
@@ -253,7 +255,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
     return guest;
   }
 
-  /** 5. Runs the experts; guests' weighted partial sums end up in the first block of `guestPartials`, one row each. */
+  /** 4. Runs the experts; guests' weighted partial sums end up in the first block of `guestPartials`, one row each. */
   #compute(layer: number, rows: number, guests: number): void {
     const { world, kernels, ownership, hiddenSize, buffers } = this.#resources;
     const rowBytes = hiddenSize * 4;
@@ -268,7 +270,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
     sumTree(kernels, buffers.guestPartials, ownership.devicesPerRank, guests * rowBytes, guests * hiddenSize);
   }
 
-  /** 6. One row per guest goes back; own rows' sums end up in the first block of `homePartials`. */
+  /** 5. One row per guest goes back; own rows' sums end up in the first block of `homePartials`. */
   *#combine(rows: number): LayerSteps {
     const { world, kernels, ownership, hiddenSize, buffers, bytes, clock } = this.#resources;
     const rowBytes = hiddenSize * 4;

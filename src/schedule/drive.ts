@@ -31,15 +31,15 @@ export function drive(parts: LayerSteps[], clock: PhaseClock): void {
         continue;
       }
       turn.pending = next.value;
-      turn.exchange = clock.started(next.value.purpose, next.value.startedAt, next.value.sent, next.value.received);
+      turn.exchange = clock.started(next.value.purpose, next.value.startedAt, next.value.sent);
     }
   }
   clock.half = 0;
   clock.layer = -1;
 }
 
-function complete({ request, purpose }: Collective, exchange: number, clock: PhaseClock): void {
+function complete({ request, purpose, received }: Collective, exchange: number, clock: PhaseClock): void {
   clock.enterWait(purpose);
   request.wait();
-  clock.finished(exchange);
+  clock.finished(exchange, received());
 }

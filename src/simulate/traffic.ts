@@ -1,7 +1,7 @@
 import { shardLength } from '../comm/shards.ts';
 import { type Layout, type ScheduleName, scheduleNames } from '../engine/api.ts';
 import { roundUp } from '../schedule/attention-exchange.ts';
-import { routingBytesPerPair, routingBytesPerRow } from '../schedule/deduplicated.ts';
+import { segmentBytes } from '../schedule/deduplicated.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import { Exchange, type LayerExchangeName, layerExchangeNames } from './exchange.ts';
 import type { LayerRouting } from './layer-routing.ts';
@@ -114,11 +114,10 @@ export class Traffic {
         both((source) => routing.homeRows[source]! * rowBytes);
         return;
       default:
-        sizes.sendToAll(0, ranks, () => 8);
         dispatch.sendToAll(0, ranks, (source, destination) => {
           const rows = routing.rows[source * ranks + destination]!;
           const pairs = routing.pairs[source * ranks + destination]!;
-          return rows * (rowBytes + routingBytesPerRow) + pairs * routingBytesPerPair;
+          return segmentBytes(rows, pairs, rowBytes);
         });
         combine.sendToAll(0, ranks, (source, destination) => routing.rows[destination * ranks + source]! * rowBytes);
     }

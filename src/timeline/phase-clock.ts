@@ -90,13 +90,13 @@ export class PhaseClock {
   }
 
   /** A collective was started at `startedAt`; `finished` is to be called with what this returns. */
-  started(purpose: Purpose, startedAt: number, sent: number, received: number): number {
-    return this.#recorder?.started(purpose, this.layer, this.half, startedAt, sent, received) ?? -1;
+  started(purpose: Purpose, startedAt: number, sent: number): number {
+    return this.#recorder?.started(purpose, this.layer, this.half, startedAt, sent) ?? -1;
   }
 
   /** Seen complete now. */
-  finished(exchange: number): void {
-    if (exchange >= 0) this.#recorder?.finished(exchange, performance.now());
+  finished(exchange: number, received: number): void {
+    if (exchange >= 0) this.#recorder?.finished(exchange, performance.now(), received);
   }
 
   /** Ends the run. */

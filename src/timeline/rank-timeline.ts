@@ -51,14 +51,16 @@ export class TimelineRecorder {
     else this.#spans.push([phase, layer, half, this.step, start - this.#zero, end - this.#zero]);
   }
 
-  started(purpose: Purpose, layer: number, half: number, now: number, sent: number, received: number): number {
+  started(purpose: Purpose, layer: number, half: number, now: number, sent: number): number {
     if (this.step >= this.#steps) return -1;
     const start = now - this.#zero;
-    return this.#exchanges.push([purposes.indexOf(purpose), layer, half, this.step, start, start, sent, received]) - 1;
+    return this.#exchanges.push([purposes.indexOf(purpose), layer, half, this.step, start, start, sent, 0]) - 1;
   }
 
-  finished(exchange: number, now: number): void {
-    this.#exchanges[exchange]![5] = now - this.#zero;
+  finished(exchange: number, now: number, received: number): void {
+    const row = this.#exchanges[exchange]!;
+    row[5] = now - this.#zero;
+    row[7] = received;
   }
 
   timeline(): RankTimeline {

@@ -189,6 +189,12 @@ const scenarios: Record<string, Scenario> = {
       'COMM_COUNTS',
     );
     assert.equal(
+      codeOf(() =>
+        communicator.allToAll(bytes, none, none, arena.bytes(8), none, none, purpose, new Int32Array(size + 1)),
+      ),
+      'COMM_COUNTS',
+    );
+    assert.equal(
       codeOf(() => communicator.allToAll(bytes, none, none, bytes, none, none, purpose)),
       'COMM_BUFFER',
     );
@@ -299,6 +305,36 @@ const scenarios: Record<string, Scenario> = {
     const starts = Int32Array.from({ length: size }, (_, other) => other * 16);
     const send = arena.bytes(size * 16);
     communicator.allToAll(send, sendCounts, starts, arena.bytes(size * 16), receiveCounts, starts, purpose);
+  },
+
+  /** A segment beyond its receiver's limit. */
+  otherLimit: ({ communicator, arena }) => {
+    const { rank, size } = communicator;
+    const sendCounts = new Int32Array(size).fill(rank === 0 ? 5000 : 8);
+    const limits = new Int32Array(size).fill(5000);
+    if (rank === 1) limits[0] = 4999;
+    const starts = Int32Array.from({ length: size }, (_, other) => other * 5000);
+    const send = arena.bytes(size * 5000);
+    const received = new Int32Array(size);
+    communicator.allToAll(send, sendCounts, starts, arena.bytes(size * 5000), limits, starts, purpose, received);
+  },
+
+  /** One rank knows what it gets, the others only limits. */
+  otherKnowledge: ({ communicator, arena }) => {
+    const { rank, size } = communicator;
+    const counts = new Int32Array(size).fill(8);
+    const starts = Int32Array.from({ length: size }, (_, other) => other * 8);
+    const received = rank === 1 ? undefined : new Int32Array(size);
+    communicator.allToAll(
+      arena.bytes(size * 8),
+      counts,
+      starts,
+      arena.bytes(size * 8),
+      counts,
+      starts,
+      purpose,
+      received,
+    );
   },
 
   otherShards: ({ communicator, arena }) => {

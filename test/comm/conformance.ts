@@ -133,6 +133,8 @@ export function runConformance(name: string, launch: Launch): void {
       ['otherLength', /all-reduce: rank \d gives 2000[04] bytes, rank \d 2000[04]/],
       ['otherRoot', /broadcast from rank [01] while rank \d is at broadcast from rank [01]/],
       ['otherCounts', /all-to-all: rank 0 sends 8 bytes to rank 1, which expects 12/],
+      ['otherLimit', /all-to-all: rank 0 sends 5000 bytes to rank 1, which expects at most 4999/],
+      ['otherKnowledge', /all-to-all: rank 1 knows what it gets, rank \d only limits/],
       ['otherShards', /reduce-scatter: the shard of rank 0 has [45] floats on rank \d, [45] on rank \d/],
       ['leavingEarly', /rank \d is at (barrier|end of job) while rank \d is at (barrier|end of job)/],
     ];

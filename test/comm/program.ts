@@ -21,7 +21,7 @@ export interface Step {
   collective: (typeof collectives)[number];
   purpose: Purpose;
   blocking: boolean;
-  /** All-gather from the rank's own part of the receive buffer. */
+  /** All-gather from the rank's own part of the receive buffer; all-to-all whose receivers know limits only. */
   inPlace: boolean;
   /** Taken modulo the size. */
   root: number;
@@ -121,7 +121,9 @@ function startStep(communicator: Communicator, arena: Arena, step: Step, index: 
     const receiveCounts = Int32Array.from(ranks, (other) => length(other, rank));
     // Segments lie in reverse order with a gap, so that displacements matter.
     const sendStarts = reversedStarts(sendCounts);
-    const receiveStarts = reversedStarts(receiveCounts);
+    const limits = receiveCounts.map((bytes, other) => (step.inPlace ? bytes + ((index + other) % 3) * 1000 : bytes));
+    const received = step.inPlace ? new Int32Array(size).fill(-1) : undefined;
+    const receiveStarts = reversedStarts(limits);
     const send = arena.bytes(sendStarts[size]);
     const receive = arena.bytes(receiveStarts[size]).fill(255);
     for (const other of ranks) {
@@ -136,15 +138,17 @@ function startStep(communicator: Communicator, arena: Arena, step: Step, index: 
         }
       }
       assert.deepEqual(receive.slice(), expected);
+      if (received !== undefined) assert.deepEqual(received, receiveCounts);
     };
     const buffers = [
       send,
       sendCounts,
       sendStarts.subarray(0, size),
       receive,
-      receiveCounts,
+      limits,
       receiveStarts.subarray(0, size),
       purpose,
+      received,
     ] as const;
     if (!blocking) return { request: communicator.startAllToAll(...buffers), check };
     communicator.allToAll(...buffers);
