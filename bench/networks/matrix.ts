@@ -1,6 +1,12 @@
 /** What the network measurement runs: networks, layouts, workloads and setups, and which of them make a cell. */
 import type { LinkSettings } from '../../src/comm/link-model.ts';
-import type { Layout, ScheduleName } from '../../src/engine/api.ts';
+import {
+  type Layout,
+  type OverlapName,
+  overlapInMemory,
+  overlapNames,
+  type ScheduleName,
+} from '../../src/engine/api.ts';
 import type { PredictorName } from '../../src/plan/plan.ts';
 import { heterogeneous, type Topology } from '../../src/testbed/topology.ts';
 
@@ -112,9 +118,10 @@ export interface Setup {
   plan: PlanName;
   schedule: ScheduleName;
   predictor: PredictorName;
+  overlap: readonly OverlapName[];
 }
 
-export const setups: Setup[] = [
+const withoutOverlap: Omit<Setup, 'overlap'>[] = [
   { name: 'deepspeed-moe', plan: 'contiguous', schedule: 'deepspeed-moe', predictor: 'combined' },
   { name: 'alltoallv', plan: 'contiguous', schedule: 'alltoallv', predictor: 'combined' },
   { name: 'dedup, contiguous', plan: 'contiguous', schedule: 'dedup', predictor: 'combined' },
@@ -123,6 +130,22 @@ export const setups: Setup[] = [
   { name: 'speculative', plan: 'grouped', schedule: 'speculative', predictor: 'combined' },
   { name: 'speculative, 25 % replicas', plan: 'replicas', schedule: 'speculative', predictor: 'combined' },
 ];
+
+/** All schedules without micro-batches, as engines run them; and two with all that the engine does over links by default. */
+export const setups: Setup[] = [
+  ...withoutOverlap.map((setup): Setup => ({ ...setup, overlap: overlapInMemory })),
+  ...withoutOverlap
+    .filter(({ name }) => name === 'dedup, contiguous' || name === 'speculative')
+    .map((setup): Setup => ({ ...setup, name: `${setup.name}, overlapped`, overlap: overlapNames })),
+];
+
+/** At one tensor rank nothing is shuffled, so all predictors are the same; only long steps over links overlap. */
+export function setupsOf({ network, layout, workload }: Cell): Setup[] {
+  return setups.filter(({ name, overlap }) => {
+    if (name === 'speculative, token table') return layout.tensorParallel > 1;
+    return overlap === overlapInMemory || (network.kind !== 'memory' && workload.kind === 'prefill');
+  });
+}
 
 export interface Cell {
   network: Network;

@@ -20,6 +20,9 @@ import {
   cellName,
   linkOf,
   setups,
+  planNames,
+  setupsOf,
+  workloads,
   type Cell,
   type NamedLayout,
   type Network,
@@ -39,6 +42,8 @@ import {
 } from './results.ts';
 import { testbedTransport } from './testbed-transport.ts';
 
+/** Of every session of a layout and network. */
+const warmUpMs = 3000;
 /** Of the one-rank run, which no figure of the tables depends on. */
 const oneRankRepeats = 3;
 
@@ -62,11 +67,6 @@ export function workloadKey(workload: Workload, layout: Layout): string {
   return requestsKey({ ...workload, sequences: workload.sequences(layout) });
 }
 
-/** At one tensor rank nothing is shuffled, so all predictors are the same. */
-export function setupsOf(layout: Layout): Setup[] {
-  return setups.filter(({ name }) => layout.tensorParallel > 1 || name !== 'speculative, token table');
-}
-
 /** Returns whether every cell has been measured. */
 export async function measureCells(options: MeasureOptions): Promise<boolean> {
   const { cells, deadline } = options;
@@ -85,11 +85,10 @@ async function measureLayout(
   options: MeasureOptions,
 ): Promise<boolean> {
   const { results, resultsPath, plansDirectory, deadline, onProgress } = options;
-  const used = setupsOf(layout);
   const positions = cells.map(({ workload }) => cachePositionsFor(requestsOf(workload, layout), layout.dataParallel));
   const sessions = new Map<PlanName, Session>();
   try {
-    for (const plan of new Set(used.map((setup) => setup.plan))) {
+    for (const plan of planNames) {
       onProgress(`${network.name} ${layout.name}: starting ranks on plan ${plan}`);
       sessions.set(
         plan,
@@ -103,9 +102,10 @@ async function measureLayout(
         }),
       );
     }
+    await warmUp(sessions, layout, options);
     for (const cell of cells) {
       if (Date.now() > deadline) return false;
-      const result = await measureCell(cell, used, sessions, options);
+      const result = await measureCell(cell, sessions, options);
       upsert(results.cells, result, (item) => item.cell);
       writeResults(resultsPath, results);
     }
@@ -115,28 +115,52 @@ async function measureLayout(
   }
 }
 
+/**
+ * Compilers take a second or two of work to be done with a rank; ranks that had less of it would look slower. `deepspeed-moe` waits for the
+ * network too long to be of use here.
+ */
+async function warmUp(
+  sessions: ReadonlyMap<PlanName, Session>,
+  layout: Layout,
+  { onProgress, signal }: MeasureOptions,
+): Promise<void> {
+  const requests = requestsOf(
+    workloads.find(({ name }) => name === 'decode-8')!,
+    layout,
+  );
+  for (const [plan, session] of sessions) {
+    onProgress(`warming up ranks on plan ${plan}`);
+    const ofPlan = setups.filter((setup) => setup.plan === plan && setup.schedule !== 'deepspeed-moe');
+    const until = performance.now() + warmUpMs;
+    for (let turn = 0; performance.now() < until; turn++) {
+      const { schedule, predictor, overlap } = ofPlan[turn % ofPlan.length]!;
+      await session.run({ schedule, predictor, overlap, requests, logits: 'none', recordRouting: false, signal });
+    }
+  }
+}
+
 function transportOf(network: Network): Pick<SessionOptions, 'transport' | 'link' | 'mpi'> {
   if (network.kind === 'testbed') return testbedTransport(process.env);
   return network.kind === 'emulated' ? { transport: 'threads', link: linkOf(network) } : { transport: 'threads' };
 }
 
 /**
- * 1. One run of every setup whose logits are compared with the one-rank run; it is the warm-up too.
+ * 1. One run of every setup whose logits are compared with the one-rank run.
  * 2. `repeats` rounds of all setups in an order of its own each.
  */
 async function measureCell(
   cell: Cell,
-  used: Setup[],
   sessions: ReadonlyMap<PlanName, Session>,
   { results, repeats, onProgress, signal }: MeasureOptions,
 ): Promise<CellResult> {
   const { network, layout, workload } = cell;
+  const used = setupsOf(cell);
   const name = cellName(cell);
   const requests = requestsOf(workload, layout);
   const started = performance.now();
   const run = (setup: Setup, logits: LogitsKept): Promise<RunReport> => {
-    const { schedule, predictor, plan } = setup;
-    return sessions.get(plan)!.run({ schedule, predictor, requests, logits, recordRouting: false, signal });
+    const { schedule, predictor, plan, overlap } = setup;
+    return sessions.get(plan)!.run({ schedule, predictor, overlap, requests, logits, recordRouting: false, signal });
   };
   const measured: SetupResult[] = [];
   for (const setup of used) {

@@ -28,10 +28,12 @@ export interface CompareSetup {
   requests: GenerationRequest[];
   /** Timed runs of each schedule, after the checked one. */
   repeats: number;
+  /** A session whose runs have taken less by then is run some more before the timed runs: compilers are not done with it. */
+  warmUpMs: number;
   stepTokens: number;
   logits: Exclude<LogitsKept, 'none'>;
-  /** On the layout's runs; one rank has nothing to overlap. */
-  overlap: readonly OverlapName[];
+  /** On the layout's runs, undefined for the session's default; one rank has nothing to overlap. */
+  overlap: readonly OverlapName[] | undefined;
   /** On the layout's runs. */
   threadsPerRank: number;
   /** Steps of the recorded timelines; 0 = none. */
@@ -58,6 +60,8 @@ export interface CompareRuns {
   references: Partial<Record<PlanRole, RunReport>>;
   /** [ranks] host of each. */
   hosts: readonly string[];
+  /** As the layout's runs had it. */
+  overlap: readonly OverlapName[];
 }
 
 export type OpenSession = (options: SessionOptions) => Promise<Session>;
@@ -68,8 +72,9 @@ const roles: PlanRole[] = ['contiguous', 'planned'];
  * Runs everything a comparison needs:
  * 1. per plan, the one-rank run;
  * 2. per schedule, one run on the layout whose logits are kept;
- * 3. timed runs, schedules taking turns, each round starting with another one;
- * 4. when asked for, one more run per schedule whose timeline is recorded.
+ * 3. per plan, untimed runs until its ranks are warm: with one schedule on it and three on the other they would not be equally so;
+ * 4. timed runs, schedules taking turns, each round starting with another one;
+ * 5. when asked for, one more run per schedule whose timeline is recorded.
  */
 export async function runComparison(
   setup: CompareSetup,
@@ -81,7 +86,7 @@ export async function runComparison(
   const used = roles.filter((role) => schedules.some((schedule) => planRoleOf(schedule) === role));
   const run = (session: Session, schedule: ScheduleName, logits: LogitsKept): Promise<RunReport> =>
     session.run(runOptions(setup, schedule, logits, signal));
-  const runs: CompareRuns = { schedules: [], references: {}, hosts: [] };
+  const runs: CompareRuns = { schedules: [], references: {}, hosts: [], overlap: [] };
   for (const role of used) {
     onProgress(`one rank, ${plans[role].solver} plan`);
     const session = await openSession({
@@ -99,15 +104,28 @@ export async function runComparison(
   try {
     for (const role of used) sessions[role] = await openSession(sessionOptions(setup, role, layout));
     runs.hosts = sessions[used[0]!]!.hosts;
+    runs.overlap = setup.overlap ?? sessions[used[0]!]!.defaultOverlap;
     const sessionOf = (schedule: ScheduleName): Session => sessions[planRoleOf(schedule)]!;
+    const warm: Record<PlanRole, number> = { contiguous: 0, planned: 0 };
     for (const schedule of schedules) {
       onProgress(`${schedule}, checked run`);
+      const started = performance.now();
       runs.schedules.push({
         schedule,
         checked: await run(sessionOf(schedule), schedule, setup.logits),
         timed: [],
         timeline: undefined,
       });
+      warm[planRoleOf(schedule)] += performance.now() - started;
+    }
+    for (const role of used) {
+      const ofRole = schedules.filter((schedule) => planRoleOf(schedule) === role);
+      const until = performance.now() + setup.warmUpMs - warm[role];
+      for (let turn = 0; performance.now() < until; turn++) {
+        const schedule = ofRole[turn % ofRole.length]!;
+        onProgress(`${schedule}, warming up`);
+        await run(sessionOf(schedule), schedule, 'none');
+      }
     }
     for (let round = 0; round < repeats; round++) {
       for (let turn = 0; turn < schedules.length; turn++) {
@@ -131,7 +149,15 @@ export async function runComparison(
 
 function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsKept, signal: AbortSignal): RunOptions {
   const { predictor, requests, overlap } = setup;
-  return { schedule, predictor, requests, logits, recordRouting: false, overlap, signal };
+  return {
+    schedule,
+    predictor,
+    requests,
+    logits,
+    recordRouting: false,
+    ...(overlap === undefined ? {} : { overlap }),
+    signal,
+  };
 }
 
 function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): SessionOptions {

@@ -172,7 +172,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
       requests: [request],
       logits: 'none',
       recordRouting: false,
-      overlap,
+      ...(overlap === undefined ? {} : { overlap }),
       timelineSteps: timeline === undefined ? 0 : timelineSteps,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ArgsDef } from 'citty';
-import { defaultOverlap, type Layout, type OverlapName, overlapNames, scheduleNames } from '../engine/api.ts';
+import { type Layout, type OverlapName, overlapNames, scheduleNames } from '../engine/api.ts';
 import { predictorNames } from '../plan/plan.ts';
 import { usageError } from './arguments.ts';
 import type { Flags } from './flags.ts';
@@ -77,8 +77,8 @@ export const overlapArgs: ArgsDef = {
   overlap: {
     type: 'string',
     valueHint: 'A,B',
-    default: defaultOverlap.join(','),
-    description: `What is computed while something is on its way: none, all, or some of ${overlapNames.join(', ')}`,
+    default: 'auto',
+    description: `What is computed while something is on its way: none, all, or some of ${overlapNames.join(', ')}; auto: all over links, prepare in memory`,
   },
 };
 
@@ -121,13 +121,15 @@ export function readLayout(flags: Flags, defaultRanks: number): Layout {
   return { dataParallel, tensorParallel };
 }
 
-/** --overlap: `none`, `all`, or names. */
-export function readOverlap(flags: Flags): OverlapName[] {
-  const words = flags.choices('overlap', ['none', 'all', ...overlapNames]);
-  if (words.length > 1 && (words.includes('none') || words.includes('all')))
-    throw usageError('USAGE_BAD_VALUE', `--overlap: ${words.join(',')} mixes names with none or all`, {
-      hint: `give none, all, or some of ${overlapNames.join(', ')}`,
+/** --overlap: `auto` (undefined), `none`, `all`, or names. */
+export function readOverlap(flags: Flags): OverlapName[] | undefined {
+  const whole = ['auto', 'none', 'all'] as const;
+  const words = flags.choices('overlap', [...whole, ...overlapNames]);
+  if (words.length > 1 && whole.some((word) => words.includes(word)))
+    throw usageError('USAGE_BAD_VALUE', `--overlap: ${words.join(',')} mixes names with auto, none or all`, {
+      hint: `give auto, none, all, or some of ${overlapNames.join(', ')}`,
     });
+  if (words.includes('auto')) return undefined;
   return overlapNames.filter((name) => words.includes('all') || words.includes(name));
 }
 

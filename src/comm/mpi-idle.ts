@@ -3,7 +3,8 @@ import { performance } from 'node:perf_hooks';
 import type { MpiEndpoint } from './mpi-endpoint.ts';
 
 const eagerMs = 5;
-const attentiveMs = 2000;
+/** Naps grow with the quiet before them, up to this: ranks that wait for another session must not take its cores. */
+const longestNapMs = 10;
 
 /** Goes on until the returned function is called; an error while looking goes to `onError` and ends it. */
 export function attendWhileIdle(endpoint: MpiEndpoint, onError: (error: unknown) => void): () => void {
@@ -19,7 +20,7 @@ export function attendWhileIdle(endpoint: MpiEndpoint, onError: (error: unknown)
     }
     const quiet = performance.now() - latest;
     if (quiet < eagerMs) setImmediate(look);
-    else setTimeout(look, quiet < attentiveMs ? 1 : 5);
+    else setTimeout(look, Math.min(longestNapMs, 1 + quiet / 50));
   };
   setImmediate(look);
   return () => {

@@ -23,7 +23,10 @@ export type ScheduleName = (typeof scheduleNames)[number];
  */
 export const overlapNames = ['prepare', 'gather', 'microbatch'] as const;
 export type OverlapName = (typeof overlapNames)[number];
-export const defaultOverlap: readonly OverlapName[] = ['prepare'];
+/** Where bytes cost next to nothing, only what is free. */
+export const overlapInMemory: readonly OverlapName[] = ['prepare'];
+/** A step of fewer tokens is latency, of which micro-batches have twice as much. */
+export const fewestMicrobatchedTokens = 128;
 
 export interface SamplingOptions {
   /** 0 = greedy. */
@@ -90,8 +93,10 @@ export interface RunOptions {
   requests: GenerationRequest[];
   logits: LogitsKept;
   recordRouting: boolean;
-  /** Default `defaultOverlap`. */
+  /** Default `Session.defaultOverlap`. */
   overlap?: readonly OverlapName[];
+  /** Steps whose largest group has fewer tokens are not cut into micro-batches; default `fewestMicrobatchedTokens`. */
+  microbatchTokens?: number;
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
   placement?: Int32Array;
   /** Called as tokens are made, in order within a request. */
@@ -172,6 +177,8 @@ export interface Session {
   readonly options: SessionOptions;
   /** [ranks] name of the host that each rank runs on. */
   readonly hosts: readonly string[];
+  /** Everything when ranks are on several hosts or links are emulated, else `overlapInMemory`. */
+  readonly defaultOverlap: readonly OverlapName[];
   run(options: RunOptions): Promise<RunReport>;
   /** Ends every rank; safe to call twice. */
   close(): Promise<void>;

@@ -5,7 +5,7 @@ import { drive } from '../schedule/drive.ts';
 import type { MoeSchedule } from '../schedule/schedule.ts';
 import type { PhaseClock } from '../timeline/phase-clock.ts';
 import { Phase } from '../timeline/phases.ts';
-import type { FinishReason } from './api.ts';
+import { fewestMicrobatchedTokens, type FinishReason } from './api.ts';
 import { Batcher, type PlannedStep, type Sequence } from './batcher.ts';
 import type { PageCache } from './page-cache.ts';
 import type { Partition } from './partition.ts';
@@ -15,8 +15,6 @@ import { StopWatcher } from './stop-strings.ts';
 import type { TokenSampler, VocabularyRange } from './token-sampler.ts';
 import { halvesOf, type StepBatch, type Transformer } from './transformer.ts';
 
-/** Steps of fewer tokens are not cut in two: their messages are too small to be worth twice as many. */
-const fewestOverlappedTokens = 32;
 /** Gathers are cut into pieces of no fewer tokens, and into no more pieces. */
 const fewestPieceTokens = 64;
 const mostPieces = 4;
@@ -130,8 +128,8 @@ export class Generation {
   /** How the step is cut is the same on every rank that shares a collective. */
   #forward(batch: StepBatch, largestGroup: number): void {
     const { transformer, clock } = this.#parts;
-    const { overlap } = this.#job;
-    const halves = overlap.includes('microbatch') && largestGroup >= fewestOverlappedTokens ? halvesOf(batch) : [batch];
+    const { overlap, microbatchTokens = fewestMicrobatchedTokens } = this.#job;
+    const halves = overlap.includes('microbatch') && largestGroup >= microbatchTokens ? halvesOf(batch) : [batch];
     // Both halves are cut into equally many pieces, so that neither overtakes the other.
     const pieces = Math.floor(batch.tokens / halves.length / fewestPieceTokens);
     const options = {

@@ -36,6 +36,8 @@ export interface RankJob {
   firstRecordRow: Int32Array;
   recordRouting: boolean;
   overlap: readonly OverlapName[];
+  /** Of no meaning without `microbatch`. */
+  microbatchTokens?: number;
   logits: LogitsKept;
   /** Emit events while running. */
   streaming: boolean;

@@ -10,7 +10,7 @@ import { RequestPlacer } from '../predict/placement.ts';
 import { phaseTimes } from '../timeline/phase-times.ts';
 import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
-import { defaultOverlap } from './api.ts';
+import { overlapInMemory, type OverlapName, overlapNames } from './api.ts';
 import type {
   GenerationRequest,
   RequestOutput,
@@ -85,6 +85,11 @@ class RankSession implements Session {
     return this.#group.hosts;
   }
 
+  get defaultOverlap(): readonly OverlapName[] {
+    const crossesLinks = this.options.link !== undefined || new Set(this.hosts).size > 1;
+    return crossesLinks ? overlapNames : overlapInMemory;
+  }
+
   async run(options: RunOptions): Promise<RunReport> {
     const { requests } = options;
     requests.forEach((request, i) => this.#assertRequestFits(request, i));
@@ -152,7 +157,8 @@ class RankSession implements Session {
       placement,
       firstRecordRow,
       recordRouting: options.recordRouting,
-      overlap: options.overlap ?? defaultOverlap,
+      overlap: options.overlap ?? this.defaultOverlap,
+      ...(options.microbatchTokens === undefined ? {} : { microbatchTokens: options.microbatchTokens }),
       logits: options.logits,
       streaming: options.onToken !== undefined,
       timelineSteps: options.timelineSteps ?? 0,

@@ -1,7 +1,7 @@
 import { assertEnoughDevices, assertMemoryHolds } from '../cluster/limits.ts';
 import type { Cluster, LinkClass } from '../cluster/cluster.ts';
 import type { Purpose } from '../comm/communicator.ts';
-import type { Layout } from '../engine/api.ts';
+import { fewestMicrobatchedTokens, type Layout } from '../engine/api.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { assertPlanFits } from '../plan/fit.ts';
 import type { Plan } from '../plan/plan.ts';
@@ -21,7 +21,6 @@ import { largestOf, type Segment, StepTimer } from './step-timer.ts';
 import {
   assertSteps,
   composeSteps,
-  fewestOverlappedTokens,
   halvesOf,
   type SimulatedStep,
   type StepComposition,
@@ -45,6 +44,8 @@ export interface SimulationOptions {
   clusters: Cluster[];
   /** Run every layer as two halves that take turns, in steps of enough tokens. */
   overlap: boolean;
+  /** What is enough; default as the engine's. */
+  microbatchTokens?: number;
   /** [L] for predictors that run the router; see ApproximatePregate. */
   pregateOverlap?: Float64Array;
   /** Homes and steps of a recorded run, instead of chosen ones. */
@@ -247,7 +248,8 @@ class Replay {
   }
 
   #halvesOf(step: SimulatedStep): TokenBatch[] {
-    const overlaps = this.#options.overlap && Math.max(...step.groupTokens) >= fewestOverlappedTokens;
+    const { overlap, microbatchTokens = fewestMicrobatchedTokens } = this.#options;
+    const overlaps = overlap && Math.max(...step.groupTokens) >= microbatchTokens;
     return overlaps ? halvesOf(step) : [step];
   }
 

@@ -17,9 +17,6 @@ export interface SimulatedStep extends TokenBatch {
   decodeTokens: number;
 }
 
-/** The engine does not cut steps in two whose largest group has fewer tokens (engine/generation.ts). */
-export const fewestOverlappedTokens = 32;
-
 /** Both halves of a step as the engine cuts it: of every group, the first half of its tokens and the rest. */
 export function halvesOf({ rows, groupTokens }: TokenBatch): [TokenBatch, TokenBatch] {
   const parts: [number[], number[]] = [[], []];

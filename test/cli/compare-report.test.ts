@@ -55,6 +55,7 @@ function runs(change: Partial<CompareRuns> = {}): CompareRuns {
     ],
     references: { contiguous: runReport(), planned: runReport(plannedLogits) },
     hosts: ['a', 'a', 'a', 'a'],
+    overlap: [],
     ...change,
   };
 }
@@ -109,6 +110,7 @@ describe('comparison', () => {
       schedules: [schedule('dedup', none)],
       references: { contiguous: runReport(none) },
       hosts: ['a', 'a', 'a', 'a'],
+      overlap: [],
     });
     assert.equal(report.schedules[0]!.bitIdentical, false);
     assert.equal(report.maxAbsLogitDifference, null);

@@ -16,6 +16,7 @@ const setup: CompareSetup = {
   predictor: 'combined',
   requests: [],
   repeats: 2,
+  warmUpMs: 0,
   stepTokens: 8,
   logits: 'sampled',
   overlap: [],
@@ -38,6 +39,7 @@ function recorder(fails?: string): { open: OpenSession; events: string[] } {
     return {
       options,
       hosts: Array.from({ length: ranks }, () => 'a'),
+      defaultOverlap: ['prepare'],
       run: async ({ schedule, logits }) => {
         const event = `${name}: ${schedule} ${logits}`;
         events.push(event);

@@ -74,7 +74,14 @@ test('no way of overlapping changes a bit', async () => {
     const use = async (session: Session): Promise<void> => {
       for (const schedule of scheduleNames) {
         const placement = Int32Array.from(requests, () => 0);
-        const options = run({ requests, schedule, placement, predictor: 'pregate', logits: 'all' });
+        const options = run({
+          requests,
+          schedule,
+          placement,
+          predictor: 'pregate',
+          logits: 'all',
+          microbatchTokens: 32,
+        });
         const messages: number[] = [];
         for (const overlap of [[], ['prepare'], ['gather', 'prepare'], ['microbatch'], overlapNames] as const) {
           const report = await session.run({ ...options, overlap });

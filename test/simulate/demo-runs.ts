@@ -53,6 +53,9 @@ export function openDemo(plan: Plan, layout: Layout): Promise<Session> {
   });
 }
 
+/** Of runs and replays of them. */
+export const microbatchTokens = 32;
+
 export function runDemo(
   session: Session,
   requests: GenerationRequest[],
@@ -67,6 +70,7 @@ export function runDemo(
     logits: 'none',
     recordRouting: true,
     overlap: overlap ? ['prepare', 'microbatch'] : [],
+    microbatchTokens,
   });
 }
 

@@ -9,7 +9,7 @@ import { recordedHomes } from '../../src/simulate/homes.ts';
 import { modelShape } from '../../src/simulate/model-shape.ts';
 import { recordedRun } from '../../src/simulate/recorded-run.ts';
 import { simulate, type SimulationOptions } from '../../src/simulate/simulate.ts';
-import { type DemoModel, demoModel, openDemo, runDemo, stepTokens, unevenPlan } from './demo-runs.ts';
+import { type DemoModel, demoModel, microbatchTokens, openDemo, runDemo, stepTokens, unevenPlan } from './demo-runs.ts';
 
 let model: DemoModel;
 let plan: Plan;
@@ -44,6 +44,7 @@ for (const [dataParallel, tensorParallel] of [
       const report = await runDemo(session, model.requests, schedule, predictor, overlap);
       const options: SimulationOptions = {
         ...{ trace: report.trace!, shape: modelShape(model.config), plan, schedule, predictor, layout, overlap },
+        microbatchTokens,
         composition: { stepTokens, decodeBatch: stepTokens, phases: 'recorded' },
         clusters: [loadCluster('ethernet-1g-4')],
       };
