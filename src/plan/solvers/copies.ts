@@ -204,20 +204,6 @@ export class Copies {
     return delta;
   }
 
-  /** Changes the owner of an expert; a copy on the new owner is dropped by the caller first. Returns the change of cost. */
-  giveTo(expert: number, device: number): number {
-    const { weights } = this.sets;
-    this.owner[expert] = device;
-    let delta = 0;
-    for (let at = this.#starts[expert]!, end = this.#starts[expert + 1]!; at < end; at++) {
-      const set = this.#incident[at]!;
-      const before = this.#leastCost[set]!;
-      delta += weights[set]! * (this.#recount(set) - before);
-    }
-    this.cost += delta;
-    return delta;
-  }
-
   /**
    * [P] routed pairs / speed that devices serve when every token is at its best home: the cheapest, then the one that serves most of
    * its experts, then the lower device.
