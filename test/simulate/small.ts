@@ -48,7 +48,15 @@ export function smallCluster(fields: Record<string, unknown> = {}): Cluster {
 export function smallSimulation(change: Partial<SimulationOptions> = {}): SimulationOptions {
   const trace = change.trace ?? smallTrace();
   return {
-    ...{ trace, shape: smallShape, plan: smallPlan(trace, 4), schedule: 'dedup', predictor: 'token', overlap: false },
+    ...{
+      trace,
+      shape: smallShape,
+      plan: smallPlan(trace, 4),
+      schedule: 'dedup',
+      predictor: 'token',
+      overlap: false,
+      microbatchTokens: 32,
+    },
     layout: { dataParallel: 1, tensorParallel: 4 },
     composition: { stepTokens: 64, decodeBatch: 64, phases: 'recorded' },
     clusters: [smallCluster()],
