@@ -10,6 +10,7 @@ import type {
   SessionOptions,
 } from '../../src/engine/api.ts';
 import { openSession } from '../../src/engine/session.ts';
+import { warmUp } from '../../src/engine/warm-up.ts';
 import { readPlan } from '../../src/plan/plan-file.ts';
 import { SeededRandom } from '../../src/plan/seeded-random.ts';
 import { sumOfPhases } from '../../src/timeline/phase-times.ts';
@@ -102,7 +103,7 @@ async function measureLayout(
         }),
       );
     }
-    await warmUp(sessions, layout, options);
+    await warmUpAll(sessions, layout, options);
     for (const cell of cells) {
       if (Date.now() > deadline) return false;
       const result = await measureCell(cell, sessions, options);
@@ -115,27 +116,22 @@ async function measureLayout(
   }
 }
 
-/**
- * Compilers take a second or two of work to be done with a rank; ranks that had less of it would look slower. `deepspeed-moe` waits for the
- * network too long to be of use here.
- */
-async function warmUp(
+/** `deepspeed-moe` waits for the network too long to be of use here. */
+async function warmUpAll(
   sessions: ReadonlyMap<PlanName, Session>,
   layout: Layout,
   { onProgress, signal }: MeasureOptions,
 ): Promise<void> {
-  const requests = requestsOf(
-    workloads.find(({ name }) => name === 'decode-8')!,
-    layout,
-  );
+  const decode = workloads.find(({ name }) => name === 'decode-8')!;
+  const requests = requestsOf(decode, layout);
   for (const [plan, session] of sessions) {
     onProgress(`warming up ranks on plan ${plan}`);
-    const ofPlan = setups.filter((setup) => setup.plan === plan && setup.schedule !== 'deepspeed-moe');
-    const until = performance.now() + warmUpMs;
-    for (let turn = 0; performance.now() < until; turn++) {
-      const { schedule, predictor, overlap } = ofPlan[turn % ofPlan.length]!;
-      await session.run({ schedule, predictor, overlap, requests, logits: 'none', recordRouting: false, signal });
-    }
+    const warming = setups
+      .filter((setup) => setup.plan === plan && setup.schedule !== 'deepspeed-moe')
+      .map(({ schedule, predictor, overlap }) => () => {
+        return session.run({ schedule, predictor, overlap, requests, logits: 'none', recordRouting: false, signal });
+      });
+    await warmUp(warming, warmUpMs);
   }
 }
 

@@ -9,6 +9,7 @@ import type {
   Session,
   SessionOptions,
 } from '../engine/api.ts';
+import { warmUp } from '../engine/warm-up.ts';
 import type { Plan, PredictorName } from '../plan/plan.ts';
 import { cachePositionsFor } from './prompts.ts';
 
@@ -119,13 +120,13 @@ export async function runComparison(
       warm[planRoleOf(schedule)] += performance.now() - started;
     }
     for (const role of used) {
-      const ofRole = schedules.filter((schedule) => planRoleOf(schedule) === role);
-      const until = performance.now() + setup.warmUpMs - warm[role];
-      for (let turn = 0; performance.now() < until; turn++) {
-        const schedule = ofRole[turn % ofRole.length]!;
-        onProgress(`${schedule}, warming up`);
-        await run(sessionOf(schedule), schedule, 'none');
-      }
+      const warming = schedules
+        .filter((schedule) => planRoleOf(schedule) === role)
+        .map((schedule) => () => {
+          onProgress(`${schedule}, warming up`);
+          return run(sessionOf(schedule), schedule, 'none');
+        });
+      await warmUp(warming, setup.warmUpMs - warm[role]);
     }
     for (let round = 0; round < repeats; round++) {
       for (let turn = 0; turn < schedules.length; turn++) {

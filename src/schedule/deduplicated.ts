@@ -104,7 +104,6 @@ export class DeduplicatedSchedule implements MoeSchedule {
     clock.enter(Phase.pack);
     this.#routeOwnRows(layer, rows);
     yield* this.#dispatch(layer);
-    clock.enter(Phase.pack);
     const guests = this.#placeWork(layer, rows);
     clock.enter(Phase.experts);
     this.#compute(layer, rows, guests);
@@ -141,7 +140,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
 
   /** 2. Packs and sends one segment per remote rank. */
   *#dispatch(layer: number): LayerSteps {
-    const { world, kernels, hiddenSize, buffers, bytes } = this.#resources;
+    const { world, kernels, hiddenSize, buffers, bytes, clock } = this.#resources;
     if (world.size === 1) return;
     const rowBytes = hiddenSize * 4;
     let sendEnd = 0;
@@ -168,6 +167,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
       this.#receiveBytes,
     );
     yield allToAll(request, 'dispatch', world.rank, this.#sendBytes, this.#receiveBytes);
+    clock.enter(Phase.pack);
     this.#readSegmentEnds();
   }
 
