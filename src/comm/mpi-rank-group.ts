@@ -10,6 +10,13 @@ import { MpiHostGroup } from './mpi-host-group.ts';
 import { isInsideMpi } from './mpi-environment.ts';
 import { LauncherOutput } from './mpi-launcher-output.ts';
 import { assertSupported, installHint, loadKoffi } from './mpi-library.ts';
+import {
+  keepaliveParameters,
+  parameterWords,
+  tcpParameters,
+  withoutRepeatedParameters,
+  yieldParameters,
+} from './mpi-parameters.ts';
 import { encodeFrame, FrameReader, type Agreement } from './mpi-protocol.ts';
 import { checkRankCount, type LaunchOptions, type RankGroup } from './rank-group.ts';
 
@@ -186,33 +193,21 @@ function removeSessionDirectory(pid: number): void {
   }
 }
 
-/** Open MPI's parameters (`--mca`) that every run is given. */
-const ownParameters: Record<string, string> = {
-  // Ranks wait by polling: without it one that waits would keep a core from one that computes.
-  mpi_yield_when_idle: '1',
-  // Two hosts that exchange large messages get half of a link by the default protocol (src/testbed/mpi.ts says why).
-  btl_tcp_flags: 'send,inplace',
-  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
-  // than our own heartbeats, which know which rank it is.
-  oob_tcp_keepalive_time: '4',
-  oob_tcp_keepalive_intvl: '1',
-  oob_tcp_keepalive_probes: '3',
-};
-
 function mpirunArguments<Event>(options: MpiLaunchOptions<Event>): string[] {
   const { size, hosts, hostfile, environment = {}, mpirunArguments: more = [], resourceLimits } = options;
   const heap = resourceLimits?.maxOldGenerationSizeMb;
   return [
     ...['-n', String(size), '--oversubscribe'],
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
-    // mpirun takes no parameter twice.
-    ...Object.entries(ownParameters).flatMap(([name, value]) => (more.includes(name) ? [] : ['--mca', name, value])),
+    ...withoutRepeatedParameters([
+      ...parameterWords({ ...yieldParameters, ...tcpParameters, ...keepaliveParameters }),
+      ...more,
+    ]),
     // Node.js has threads of its own beside the one that runs the rank.
     ...(more.includes('--bind-to') ? [] : ['--bind-to', 'none']),
     ...(hosts === undefined ? [] : ['--host', hosts.join(',')]),
     ...(hostfile === undefined ? [] : ['--hostfile', hostfile]),
     ...Object.entries(environment).flatMap(([name, value]) => ['-x', `${name}=${value}`]),
-    ...more,
     process.execPath,
     ...(heap === undefined ? [] : [`--max-old-space-size=${heap}`]),
     fileURLToPath(rankModule()),

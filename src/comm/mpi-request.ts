@@ -53,8 +53,9 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     const { channel, slot } = this;
     slot.startHeaders();
     if (this.received === undefined) this.startReceiving();
-    // Each rank begins with its neighbour, so that the ranks do not all send to the same one at the same time.
-    for (let step = 1; step < channel.size; step++) this.sendTo((channel.rank + step) % channel.size);
+    // Headers before payloads: behind these a header would wait as long as the link takes for them.
+    this.forEachPeer((peer) => this.sendHeader(peer));
+    this.forEachPeer((peer) => this.sendPayload(peer));
     channel.endpoint.track(this);
     return this;
   }
@@ -170,7 +171,13 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     return this.slot.headers.integers[this.slot.receivedHeader(peer) / 4 + word];
   }
 
-  private sendTo(peer: number): void {
+  /** Each rank begins with its neighbour, so that the ranks do not all send to the same one at the same time. */
+  private forEachPeer(send: (peer: number) => void): void {
+    const { rank, size } = this.channel;
+    for (let step = 1; step < size; step++) send((rank + step) % size);
+  }
+
+  private sendHeader(peer: number): void {
     const { slot, counts } = this;
     const { headers } = slot;
     const piece = this.outgoing[peer];
@@ -186,15 +193,18 @@ export class MpiRequest implements CommunicationRequest, Progressing {
       words.set(counts, (at + bytes) / 4);
       bytes += counts.byteLength;
     }
-    const inline = piece !== undefined && piece.bytes <= inlineBytes;
-    if (inline) {
+    if (piece !== undefined && piece.bytes <= inlineBytes) {
       copyBytes(piece.region.bytes, piece.offset, headers.bytes, at + bytes, piece.bytes);
       bytes += piece.bytes;
     }
     slot.send(peer, MessageKind.header, headers.address + at, bytes);
-    if (piece !== undefined && !inline) {
-      slot.send(peer, MessageKind.payload, piece.region.address + piece.offset, piece.bytes);
-    }
+  }
+
+  /** One that is too large for the header. */
+  private sendPayload(peer: number): void {
+    const piece = this.outgoing[peer];
+    if (piece === undefined || piece.bytes <= inlineBytes) return;
+    this.slot.send(peer, MessageKind.payload, piece.region.address + piece.offset, piece.bytes);
   }
 
   /** Payloads that come as messages of their own. */

@@ -1,6 +1,7 @@
 /** How commands get onto the hosts of a testbed, OpenMPI's among them: mpirun starts its daemons through an agent, as through ssh. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { keepaliveParameters, parameterWords, tcpParameters, yieldParameters } from '../comm/mpi-parameters.ts';
 import { hostAddress, hostInterface, hostNamespace } from './names.ts';
 import { totalRanks, type Topology } from './topology.ts';
 
@@ -28,16 +29,12 @@ export function mpirunArguments(topology: Topology, { agent, hostfile }: LaunchF
   return [
     ...['-np', String(totalRanks(topology)), '--hostfile', hostfile, '--map-by', 'slot'],
     // Hosts share the machine's cores: bound, the ranks of all of them would meet on the first.
-    ...['--bind-to', 'none', '--mca', 'mpi_yield_when_idle', '1'],
+    ...['--bind-to', 'none', ...parameterWords(yieldParameters)],
     ...['--mca', 'plm_rsh_agent', agent, '--mca', 'plm_rsh_no_tree_spawn', '1'],
-    // A link taken down is noticed within seconds, not minutes.
-    ...['--mca', 'oob_tcp_keepalive_time', '4', '--mca', 'oob_tcp_keepalive_intvl', '1'],
-    ...['--mca', 'oob_tcp_keepalive_probes', '3'],
+    ...parameterWords(keepaliveParameters),
     ...['--mca', 'pml', 'ob1', '--mca', 'btl', 'self,vader,tcp'],
     ...['--mca', 'btl_tcp_if_include', hostInterface, '--mca', 'oob_tcp_if_include', hostInterface],
-    // Its default protocol for large messages has the receiver ask for the data on the connection that its own data leaves on, and
-    // the request waits behind them: two hosts that exchange large messages get half of a link.
-    ...['--mca', 'btl_tcp_flags', 'send,inplace'],
+    ...parameterWords(tcpParameters),
   ];
 }
 

@@ -1,0 +1,25 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parameterWords, tcpParameters, withoutRepeatedParameters } from '../../src/comm/mpi-parameters.ts';
+
+describe('parameters of Open MPI', () => {
+  it('are given once each, the last one', () => {
+    const words = '--mca a 1 --bind-to none --mca b 2 --mca a 3 -x MCA=a --mca c 4';
+    assert.deepEqual(
+      withoutRepeatedParameters(words.split(' ')),
+      '--bind-to none --mca b 2 --mca a 3 -x MCA=a --mca c 4'.split(' '),
+    );
+    assert.deepEqual(withoutRepeatedParameters(['--mca', 'a', '--mca']), ['--mca', 'a', '--mca']);
+  });
+
+  it("give way to a user's own", () => {
+    const words = withoutRepeatedParameters([
+      ...parameterWords(tcpParameters),
+      '--mca',
+      'btl_tcp_eager_limit',
+      '65536',
+    ]);
+    assert.equal(words.filter((word) => word === 'btl_tcp_eager_limit').length, 1);
+    assert.equal(words.at(-1), '65536');
+  });
+});
