@@ -2,7 +2,8 @@
  * Latency and throughput of the transports: node dist/bench/collectives.js [threads] [mpi] [options for mpirun ...]
  *
  * Without a name every transport that works here is measured; `mpi` needs Open MPI. Options go to mpirun as they are, so that
- * `--mca btl tcp,self` measures TCP on the loopback interface instead of shared memory.
+ * `--mca btl tcp,self` measures TCP on the loopback interface instead of shared memory. Under `smoe testbed run ... --` the ranks of
+ * `mpi` are on its hosts.
  *
  * Prints medians over repeats as a Markdown table, with the machine named. Throughput is payload to other ranks, summed over
  * ranks, by the time of the slowest rank. This module is both the recipe and the code each rank runs.
@@ -15,6 +16,7 @@ import type { Communicator } from '../src/comm/communicator.ts';
 import { launchMpiRanks, mpiProblem } from '../src/comm/mpi-rank-group.ts';
 import { launchRanks, type RankGroup } from '../src/comm/rank-group.ts';
 import type { RankContext, RankJob } from '../src/comm/rank-protocol.ts';
+import { mpirunArgumentsHere } from '../src/testbed/mpi.ts';
 
 const pairBytes = 2 ** 20;
 const repeats = 25;
@@ -36,7 +38,6 @@ export function createRank({ communicator, size }: RankContext): RankJob<undefin
   const small = new Float32Array(memory.buffer, 2 * half, 2);
   const send = new Uint8Array(memory.buffer, 0, half);
   const receive = new Uint8Array(memory.buffer, half, half);
-  const counts = new Int32Array(size).fill(pairBytes);
   const starts = Int32Array.from({ length: size }, (_, rank) => rank * pairBytes);
   const floats = new Float32Array(memory.buffer, 0, half / 4);
   const shard = new Float32Array(memory.buffer, half, pairBytes / 4);
@@ -46,9 +47,12 @@ export function createRank({ communicator, size }: RankContext): RankJob<undefin
   return () => [
     measure(communicator, 'barrier', smallCallsPerRepeat, () => communicator.barrier()),
     measure(communicator, 'all-reduce 8 B', smallCallsPerRepeat, () => communicator.allReduce(small, 'control')),
-    measure(communicator, 'all-to-all 1 MiB per pair', 1, () =>
-      communicator.allToAll(send, counts, starts, receive, counts, starts, 'control'),
-    ),
+    ...[64, 256, 960, 1024].map((kibibytes) => {
+      const sizes = new Int32Array(size).fill(kibibytes * 1024);
+      return measure(communicator, `all-to-all ${kibibytes} KiB per pair`, 1, () =>
+        communicator.allToAll(send, sizes, starts, receive, sizes, starts, 'control'),
+      );
+    }),
     measure(communicator, 'reduce-scatter 1 MiB per shard', 1, () =>
       communicator.reduceScatter(floats, shardCounts, shard, 'control'),
     ),
@@ -78,13 +82,18 @@ function median(values: number[]): number {
 type Launch = (size: number) => Promise<RankGroup<undefined, Measurement[]>>;
 
 const entry: URL = new URL(import.meta.url);
-const mpirunArguments: string[] = process.argv.slice(2);
+const mpirunOptions: string[] = process.argv.slice(2);
+const testbedArguments = mpirunArgumentsHere(process.env);
+const mpiSizes = testbedArguments === undefined ? [2, 4] : [Number(process.env.SMOE_TESTBED_RANKS)];
 const transports: Record<string, { sizes: number[]; launch: Launch }> = {
   threads: { sizes: [2, 4, 8], launch: (size) => launchRanks({ size, entry }) },
-  mpi: { sizes: [2, 4], launch: (size) => launchMpiRanks({ size, entry, mpirunArguments }) },
+  mpi: {
+    sizes: mpiSizes,
+    launch: (size) => launchMpiRanks({ size, entry, mpirunArguments: [...(testbedArguments ?? []), ...mpirunOptions] }),
+  },
 };
 const wanted: string[] = [];
-while (mpirunArguments[0] in transports) wanted.push(mpirunArguments.shift()!);
+while (mpirunOptions[0] in transports) wanted.push(mpirunOptions.shift()!);
 
 async function measureTransport(name: string): Promise<void> {
   const { sizes, launch } = transports[name];

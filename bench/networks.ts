@@ -16,6 +16,7 @@ import { parseArgs } from 'node:util';
 import { calibrate } from '../src/calibrate/calibration.ts';
 import { demoDirectory, demoProfile } from '../src/cli/model-directory.ts';
 import { readDocuments } from '../src/cli/prompts.ts';
+import { joinProcesses } from '../src/comm/mpi-join.ts';
 import { mpiProblem } from '../src/comm/mpi-rank-group.ts';
 import { loadTokenizer } from '../src/model/tokenizer.ts';
 import { requireTopology, thisMachine } from '../src/testbed/requirements.ts';
@@ -56,7 +57,7 @@ const { values: flags } = parseArgs({
     layouts: { type: 'string', default: layouts.map(({ name }) => name).join(',') },
     out: { type: 'string', default: join(root, 'bench/results/networks.json') },
     plans: { type: 'string', default: join(tmpdir(), 'speculative-moe-networks') },
-    /** Of the process that this recipe starts on a testbed: when to begin no more cells. */
+    /** Of the processes that this recipe starts on a testbed: when to begin no more cells. */
     'inside-until': { type: 'string' },
   },
 });
@@ -131,7 +132,7 @@ async function calibrateFor(results: Results, cells: Cell[]): Promise<void> {
   }
 }
 
-/** Runs this recipe once more, on the first host of the network's testbed. */
+/** Runs this recipe once more, on every rank of the network's testbed: the same processes serve all plans. */
 async function measureOnTestbed(network: Network, results: Results, deadline: number): Promise<void> {
   await withTestbed(
     topologyOf(network, `networks-${process.pid}`),
@@ -144,7 +145,8 @@ async function measureOnTestbed(network: Network, results: Results, deadline: nu
       }
       upsert(results.networks, facts, (item) => item.network);
       writeResults(flags.out, results);
-      const command = [process.execPath, fileURLToPath(import.meta.url)];
+      const mpirun = [process.env.SMOE_MPIRUN ?? 'mpirun', ...testbed.mpirunArguments];
+      const command = [...mpirun, process.execPath, fileURLToPath(import.meta.url)];
       const selection = ['--resume', '--networks', name, '--layouts', flags.layouts, `--${matrix}`];
       const rest = ['--repeats', String(repeats), '--out', flags.out, '--plans', flags.plans];
       const { exitCode } = await testbed.run(
@@ -162,9 +164,11 @@ async function main(): Promise<void> {
   const selection = { networks: chosen('networks', networks), layouts: chosen('layouts', layouts), matrix } as const;
   const cells = cellsOf(selection);
   if (flags['inside-until'] !== undefined) {
+    const processes = joinProcesses();
+    if (processes.rank > 0) return processes.follow();
     const results = openResults();
-    const options = measureOptions(results, remaining(results, cells), Number(flags['inside-until']));
-    await measureCells(options);
+    await measureCells(measureOptions(results, remaining(results, cells), Number(flags['inside-until'])));
+    processes.leave();
     return;
   }
   const shaped = [...new Set(cells.map(({ network }) => network))].filter(({ kind }) => kind === 'testbed');

@@ -1,8 +1,9 @@
 /**
  * What each way of overlapping gains by itself: `node dist/bench/overlap.js` [--link RATE_MBIT,LATENCY_MS] [--prompts N]
- * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME]. Four ranks as threads with emulated links (docs/overlap.md);
- * without --link they share memory, where there is little to hide. Choices take turns in every round, so that they see the
- * same machine; medians with quartiles, and the median of each round's ratio to `none`.
+ * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME] [--mpirun-args ARGS]. Four ranks as threads with emulated links
+ * (docs/overlap.md); without --link they share memory, where there is little to hide. On a testbed of four ranks
+ * (`smoe testbed run --rate 100mbit -- node dist/bench/overlap.js`) the ranks are MPI processes on its hosts. Choices take turns in
+ * every round, so that they see the same machine; medians with quartiles, and the median of each round's ratio to `none`.
  */
 import { parseArgs } from 'node:util';
 import type { LinkSettings } from '../src/comm/link-model.ts';
@@ -10,12 +11,14 @@ import { demoDirectory } from '../src/cli/model-directory.ts';
 import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import { type OverlapName, overlapNames, type RunReport, type ScheduleName } from '../src/engine/api.ts';
 import { openSession } from '../src/engine/session.ts';
+import { warmUp } from '../src/engine/warm-up.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { fingerprint } from '../src/model/fingerprint.ts';
 import { readPlan } from '../src/plan/plan-file.ts';
 import { sumOfPhases, waitOfPhases } from '../src/timeline/phase-times.ts';
 import { evaluationRequests } from './evaluation-requests.ts';
 import { machine, median, quantile } from './machine.ts';
+import { testbedTransport } from './testbed-transport.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -26,6 +29,7 @@ const { values: options } = parseArgs({
     'step-tokens': { type: 'string', default: '512' },
     rounds: { type: 'string', default: '10' },
     schedule: { type: 'string', default: 'speculative' },
+    'mpirun-args': { type: 'string', default: '' },
   },
 });
 
@@ -46,6 +50,8 @@ function linkOf(text: string | undefined): LinkSettings | undefined {
 
 const schedule = options.schedule as ScheduleName;
 const link = linkOf(options.link);
+const onTestbed = testbedTransport(process.env, options['mpirun-args'].split(' ').filter(Boolean));
+const transport = onTestbed ?? { transport: 'threads' as const, ...(link === undefined ? {} : { link }) };
 const checkpoint = openCheckpoint(demoDirectory);
 const contiguous = contiguousPlan({ config: checkpoint.config, fingerprint: fingerprint(checkpoint) }, 4);
 checkpoint.close();
@@ -53,10 +59,9 @@ const session = await openSession({
   modelDirectory: demoDirectory,
   layout: { dataParallel: 1, tensorParallel: 4 },
   plan: schedule === 'speculative' ? readPlan(`${demoDirectory}/plan-4.json`) : contiguous,
-  transport: 'threads',
+  ...transport,
   maximumStepTokens: Number(options['step-tokens']),
   cachePositions: 16_384,
-  ...(link === undefined ? {} : { link }),
 });
 const requests = evaluationRequests(
   Number(options.prompts),
@@ -64,19 +69,28 @@ const requests = evaluationRequests(
   Number(options['new-tokens']),
 );
 const reports: RunReport[][] = choices.map(() => []);
-for (let round = -1; round < Number(options.rounds); round++) {
+await warmUp(
+  choices.map(({ overlap }) => () => {
+    return session.run({ schedule, predictor: 'combined', requests, logits: 'none', recordRouting: false, overlap });
+  }),
+  3000,
+);
+for (let round = 0; round < Number(options.rounds); round++) {
   for (let turn = 0; turn < choices.length; turn++) {
-    const choice = (turn + round + 1) % choices.length;
+    const choice = (turn + round) % choices.length;
     const { overlap } = choices[choice]!;
     const run = { schedule, predictor: 'combined', requests, logits: 'none', recordRouting: false, overlap } as const;
-    const report = await session.run(run);
-    if (round >= 0) reports[choice]!.push(report);
+    reports[choice]!.push(await session.run(run));
   }
 }
 await session.close();
 
 const network =
-  link === undefined ? 'shared memory' : `emulated links of ${options.link!.replace(',', ' Mbit/s, ')} ms`;
+  onTestbed !== undefined
+    ? `MPI on the testbed ${process.env.SMOE_TESTBED!}${options['mpirun-args'] && ` (${options['mpirun-args']})`}`
+    : link === undefined
+      ? 'shared memory'
+      : `emulated links of ${options.link!.replace(',', ' Mbit/s, ')} ms`;
 console.log(
   `${machine()}; ${schedule}, 4 ranks over ${network}, ${requests.length} prompts of ${options['prompt-tokens']} tokens, ` +
     `${options['new-tokens']} new tokens, ${options.rounds} interleaved rounds\n`,

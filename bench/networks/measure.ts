@@ -41,7 +41,6 @@ import {
   type Results,
   type SetupResult,
 } from './results.ts';
-import { testbedTransport } from './testbed-transport.ts';
 
 /** Of every session of a layout and network. */
 const warmUpMs = 3000;
@@ -135,8 +134,9 @@ async function warmUpAll(
   }
 }
 
-function transportOf(network: Network): Pick<SessionOptions, 'transport' | 'link' | 'mpi'> {
-  if (network.kind === 'testbed') return testbedTransport(process.env);
+/** On a testbed this process and the others that mpirun has started are the ranks. */
+function transportOf(network: Network): Pick<SessionOptions, 'transport' | 'link'> {
+  if (network.kind === 'testbed') return { transport: 'mpi' };
   return network.kind === 'emulated' ? { transport: 'threads', link: linkOf(network) } : { transport: 'threads' };
 }
 
