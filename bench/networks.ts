@@ -14,6 +14,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { calibrate } from '../src/calibrate/calibration.ts';
+import { measureExchange } from '../src/calibrate/exchange-cost.ts';
 import { demoDirectory, demoProfile } from '../src/cli/model-directory.ts';
 import { readDocuments } from '../src/cli/prompts.ts';
 import { joinProcesses } from '../src/comm/mpi-join.ts';
@@ -167,6 +168,15 @@ async function main(): Promise<void> {
     const processes = joinProcesses();
     if (processes.rank > 0) return processes.follow();
     const results = openResults();
+    for (const network of new Set(cells.map((cell) => cell.network))) {
+      progress(`${network.name}: exchanges among its ranks`);
+      const facts = results.networks.find((item) => item.network === network.name)!;
+      facts.exchange = await measureExchange({
+        ...{ ranks, hosts: ranks / network.ranksPerNode, signal: interrupted.signal },
+        launch: (options) => processes.launch(options),
+      });
+      writeResults(flags.out, results);
+    }
     await measureCells(measureOptions(results, remaining(results, cells), Number(flags['inside-until'])));
     processes.leave();
     return;

@@ -1,5 +1,5 @@
 /** What the simulator says of every cell, from a routing trace, the plan, the links as measured and one calibration for all. */
-import { clusterText, type DescribedHosts } from '../../src/calibrate/cluster-text.ts';
+import { clusterText } from '../../src/calibrate/cluster-text.ts';
 import { cachePositionsFor } from '../../src/cli/prompts.ts';
 import { demoDirectory } from '../../src/cli/model-directory.ts';
 import type { Cluster } from '../../src/cluster/cluster.ts';
@@ -17,21 +17,15 @@ import type { Results, SetupResult } from './results.ts';
 
 const memoryGB = 4;
 
-/** The machine with the network's links as the testbed measured them; undefined without a calibration of its transport. */
+/** The machine with the network's exchanges as its ranks measured them; undefined without a calibration of its transport. */
 function clusterOf(network: Network, results: Results): Cluster | undefined {
   const calibration = results.calibrations[transportName(network)];
   if (calibration === undefined) return undefined;
-  const text = (hosts?: DescribedHosts): string =>
-    clusterText(calibration, { title: network.title, memoryGB, ...(hosts === undefined ? {} : { hosts }) });
-  if (network.kind === 'memory') return decodeCluster(text(), network.name);
-  const measured = results.networks.find((item) => item.network === network.name)?.measured[0];
-  const megabits = measured?.rateMbit ?? network.rateMbit!;
-  const hosts = {
-    count: ranks / network.ranksPerNode,
-    gigabitsPerSecond: megabits / 1000,
-    latencyUs: measured === undefined ? network.latencyUs : measured.rttUs.p50 / 2,
-  };
-  return decodeCluster(text(hosts), network.name);
+  const count = ranks / network.ranksPerNode;
+  const exchange = results.networks.find((item) => item.network === network.name)?.exchange;
+  const described = { count, gigabitsPerSecond: (network.rateMbit ?? 0) / 1000, latencyUs: network.latencyUs };
+  const hosts = count === 1 ? {} : { hosts: exchange === undefined ? described : { count, exchange } };
+  return decodeCluster(clusterText(calibration, { title: network.title, memoryGB, ...hosts }), network.name);
 }
 
 /** Routing of a workload, from a one-rank run: which experts tokens need depends on nothing else. */

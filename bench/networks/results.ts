@@ -1,5 +1,6 @@
 /** The file of results: written after every cell, raw samples kept, read again to go on and to report. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import type { ExchangeCost } from '../../src/calibrate/exchange-cost.ts';
 import type { Calibration } from '../../src/calibrate/calibration.ts';
 import type { RunReport } from '../../src/engine/api.ts';
 import type { PathMeasurement } from '../../src/testbed/measure.ts';
@@ -60,6 +61,8 @@ export interface NetworkResult {
   ranksPerNode: number;
   latencyMechanism: string;
   measured: PathMeasurement[];
+  /** All-to-all among the ranks, for the simulator. */
+  exchange?: ExchangeCost;
 }
 
 /** Hashes of a one-rank run. */

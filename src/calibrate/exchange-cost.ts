@@ -9,25 +9,37 @@ export type CalibratedTransport = (typeof calibratedTransports)[number];
 export interface ExchangeCost {
   /** Of a collective, whatever it carries. */
   latencySeconds: number;
-  /** Of what one rank sends while all send. */
+  /** Of what leaves one rank, or all ranks of a host together, while all send. */
   bytesPerSecond: number;
-  samples: { bytesPerRank: number; seconds: number; modelledSeconds: number }[];
+  /** `bytes` leave a rank, or a host. */
+  samples: { bytes: number; seconds: number; modelledSeconds: number }[];
 }
 
-/** Times all-to-all exchanges of several sizes among ranks on this machine, which share its cores as in a run. */
-export async function measureExchange(
-  transport: CalibratedTransport,
-  ranks: number,
-  signal: AbortSignal,
-): Promise<ExchangeCost> {
+type LaunchRanks = (options: { size: number; entry: URL }) => Promise<RankGroup<undefined, number[]>>;
+
+export const exchangeLaunchers: Record<CalibratedTransport, LaunchRanks> = {
+  threads: (options) => launchRanks(options),
+  mpi: (options) => launchMpiRanks(options),
+};
+
+export interface ExchangeOptions {
+  ranks: number;
+  /** With so many ranks each, which share the way out of their host; without it all ranks are on one host. */
+  hosts?: number;
+  launch: LaunchRanks;
+  signal: AbortSignal;
+}
+
+/** Times all-to-all exchanges of several sizes among ranks, which share the cores of this machine as in a run. */
+export async function measureExchange({ ranks, hosts = 1, launch, signal }: ExchangeOptions): Promise<ExchangeCost> {
   const entry = new URL(import.meta.url.endsWith('.ts') ? './exchange-rank.ts' : './exchange-rank.js', import.meta.url);
-  const launch = transport === 'mpi' ? launchMpiRanks<undefined, number[]> : launchRanks<undefined, number[]>;
-  const group: RankGroup<undefined, number[]> = await launch({ size: ranks, entry });
+  const group = await launch({ size: ranks, entry });
   try {
     const reports = await group.run(undefined, { signal });
     const slowest = pairBytes.map((_, size) => Math.max(...reports.map((seconds) => seconds[size]!)));
+    const senders = hosts === 1 ? 1 : ranks / hosts;
     return fitExchange(
-      pairBytes.map((bytes) => bytes * (ranks - 1)),
+      pairBytes.map((bytes) => bytes * senders * (ranks - senders)),
       slowest,
     );
   } finally {
@@ -35,7 +47,7 @@ export async function measureExchange(
   }
 }
 
-/** @param bytes [sizes] that each rank sends; @param seconds [sizes] */
+/** @param bytes [sizes] that leave a rank or host; @param seconds [sizes] */
 export function fitExchange(bytes: readonly number[], seconds: readonly number[]): ExchangeCost {
   const model = (size: number, [latency, rate]: number[]): number => latency! + size / rate!;
   const fitted = minimizePositive([seconds[0]!, 1e9], (parameters) =>
@@ -45,7 +57,7 @@ export function fitExchange(bytes: readonly number[], seconds: readonly number[]
     latencySeconds: fitted[0]!,
     bytesPerSecond: fitted[1]!,
     samples: bytes.map((size, i) => ({
-      bytesPerRank: size,
+      bytes: size,
       seconds: seconds[i]!,
       modelledSeconds: model(size, fitted),
     })),

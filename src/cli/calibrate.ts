@@ -5,6 +5,7 @@ import { clusterText, type DescribedHosts } from '../calibrate/cluster-text.ts';
 import { calibratedTransports } from '../calibrate/exchange-cost.ts';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
+import { hostSlotsHere, mpirunArgumentsHere } from '../testbed/mpi.ts';
 import { usageError } from './arguments.ts';
 import type { Console } from './console.ts';
 import type { Flags } from './flags.ts';
@@ -25,7 +26,7 @@ export const calibrateVerb: Verb = {
   args: {
     ...modelArgs,
     out: { type: 'string', valueHint: 'FILE', required: true, description: 'Cluster file to write (.yaml)' },
-    ranks: { type: 'string', valueHint: 'N', default: '4', description: 'Ranks that will share this machine' },
+    ranks: { type: 'string', valueHint: 'N', description: 'Ranks that will share this machine; 4 when not given' },
     cores: { type: 'string', valueHint: 'N', description: 'Cores they share; those of this machine when not given' },
     transport: {
       type: 'string',
@@ -54,20 +55,29 @@ export const calibrateVerb: Verb = {
     { command: 'calibrate --out machine.yaml', does: 'four ranks as threads of this machine' },
     {
       command: 'calibrate --out testbed.yaml --transport mpi --hosts 4 --gigabits 0.94',
-      does: 'four hosts of a testbed on this machine, joined at 1 Gbit/s',
+      does: 'four hosts on this machine, joined by links of that speed',
+    },
+    {
+      command: 'testbed run --rate 1gbit -- smoe calibrate --transport mpi --out testbed.yaml',
+      does: 'the hosts of a testbed, their links measured',
     },
   ],
   async run({ flags, console, signal }) {
     const out = readOutputPath(flags)!;
-    const ranks = flags.integer('ranks', { minimum: 2, maximum: 64 });
-    const hosts = readHosts(flags, ranks);
     const transport = flags.choice('transport', calibratedTransports);
+    const testbed = transport === 'mpi' && !flags.has('gigabits') ? testbedHere() : undefined;
+    const ranks = flags.has('ranks') ? flags.integer('ranks', { minimum: 2, maximum: 64 }) : (testbed?.ranks ?? 4);
+    if (testbed !== undefined && testbed.ranks !== ranks) {
+      throw usageError('USAGE_BAD_VALUE', `--ranks: this testbed has ${testbed.ranks}`, { hint: 'leave --ranks out' });
+    }
+    const hosts = testbed === undefined ? readHosts(flags, ranks) : undefined;
     const cores = flags.has('cores')
       ? flags.integer('cores', { minimum: 1, maximum: availableParallelism() })
       : availableParallelism();
     const { directory, name, config, fingerprint } = readModel(flags);
     const calibration = await calibrate({
       ...{ modelDirectory: directory, config, modelFingerprint: fingerprint, cores, ranks, transport, signal },
+      ...(testbed === undefined ? {} : { testbed }),
       tokens: readTokens(flags.optional('text') ?? demoProfile, directory),
       repeats: flags.integer('repeats', { minimum: 1, maximum: 1000 }),
       onProgress: (what) => console.progress(`measuring: ${what}`),
@@ -90,6 +100,19 @@ export const calibrateVerb: Verb = {
     return ExitStatus.done;
   },
 };
+
+/** The hosts under this process, whose links can be measured and need not be described. */
+function testbedHere(): { ranks: number; hosts: number; mpirunArguments: string[] } | undefined {
+  const slots = hostSlotsHere(process.env);
+  const mpirunArguments = mpirunArgumentsHere(process.env);
+  if (slots === undefined || mpirunArguments === undefined) return undefined;
+  if (slots.length < 2 || new Set(slots).size > 1) {
+    throw usageError('TESTBED_UNEVEN', `the hosts of this testbed have ${slots.join(', ')} ranks`, {
+      hint: 'calibrate on two or more hosts that have equally many ranks, such as testbed run --hosts 4',
+    });
+  }
+  return { ranks: slots.length * slots[0]!, hosts: slots.length, mpirunArguments };
+}
 
 function readHosts(flags: Flags, ranks: number): DescribedHosts | undefined {
   const count = flags.integer('hosts', { minimum: 1, maximum: ranks });
@@ -117,7 +140,7 @@ function readTokens(path: string, directory: string): Int32Array {
     .slice(0, mostTokens);
 }
 
-function render({ pieces, exchange, ranks, transport }: Calibration, out: string, { style }: Console): string {
+function render({ pieces, exchange, network, ranks, transport }: Calibration, out: string, { style }: Console): string {
   const row = (name: string, seconds: number, modelled: number): string[] => [
     name,
     formatMilliseconds(seconds * 1000),
@@ -126,8 +149,11 @@ function render({ pieces, exchange, ranks, transport }: Calibration, out: string
   ];
   const rows = [
     ...pieces.map(({ name, seconds, modelledSeconds }) => row(name, seconds, modelledSeconds)),
-    ...exchange.samples.map(({ bytesPerRank, seconds, modelledSeconds }) =>
-      row(`all-to-all, ${bytesPerRank} bytes per rank, ${ranks} ranks, ${transport}`, seconds, modelledSeconds),
+    ...exchange.samples.map(({ bytes, seconds, modelledSeconds }) =>
+      row(`all-to-all, ${bytes} bytes per rank, ${ranks} ranks, ${transport}`, seconds, modelledSeconds),
+    ),
+    ...(network?.exchange.samples ?? []).map(({ bytes, seconds, modelledSeconds }) =>
+      row(`all-to-all, ${bytes} bytes per host, ${network!.count} hosts`, seconds, modelledSeconds),
     ),
   ];
   const columns = [

@@ -1,5 +1,5 @@
 /** How commands get onto the hosts of a testbed, OpenMPI's among them: mpirun starts its daemons through an agent, as through ssh. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { keepaliveParameters, parameterWords, tcpParameters, yieldParameters } from '../comm/mpi-parameters.ts';
 import { hostAddress, hostInterface, hostNamespace } from './names.ts';
@@ -46,6 +46,13 @@ export function mpirunArgumentsHere(environment: Record<string, string | undefin
   const words = environment.SMOE_TESTBED_MPIRUN?.split(' ');
   const at = words?.indexOf('-np') ?? -1;
   return at === -1 ? words : words!.toSpliced(at, 2);
+}
+
+/** Ranks of each host of the testbed that this process runs on; undefined elsewhere. */
+export function hostSlotsHere({ SMOE_TESTBED_HOSTFILE }: Record<string, string | undefined>): number[] | undefined {
+  if (SMOE_TESTBED_HOSTFILE === undefined) return undefined;
+  const text = readFileSync(SMOE_TESTBED_HOSTFILE, 'utf8');
+  return [...text.matchAll(/slots=(\d+)/g)].map(([, slots]) => Number(slots));
 }
 
 /** The argument list that runs `command` on a host, under the host's name. */

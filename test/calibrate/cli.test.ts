@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { measureExchange } from '../../src/calibrate/exchange-cost.ts';
+import { exchangeLaunchers, measureExchange } from '../../src/calibrate/exchange-cost.ts';
 import { threadSeconds } from '../../src/calibrate/thread-time.ts';
 import { calibrateVerb } from '../../src/cli/calibrate.ts';
 import { runCommandLine } from '../../src/cli/command-line.ts';
@@ -38,11 +38,13 @@ for (const [args, message] of refusals) {
 }
 
 test('exchanges are measured among real ranks', async () => {
-  const { latencySeconds, bytesPerSecond, samples } = await measureExchange('threads', 2, new AbortController().signal);
+  const { latencySeconds, bytesPerSecond, samples } = await measureExchange({
+    ...{ ranks: 2, launch: exchangeLaunchers.threads, signal: new AbortController().signal },
+  });
   assert.ok(latencySeconds > 0 && latencySeconds < 1);
   assert.ok(bytesPerSecond > 0 && Number.isFinite(bytesPerSecond));
   assert.deepEqual(
-    samples.map(({ bytesPerRank }) => bytesPerRank),
+    samples.map(({ bytes }) => bytes),
     [8, 4096, 65_536, 524_288],
   );
 });

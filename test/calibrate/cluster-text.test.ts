@@ -42,3 +42,17 @@ test('as hosts: links as slow as given, never faster than the transport, latenci
   assert.equal(fast.nodes[0]!.between.bytesPerSecond, 0.5e9);
   assert.equal(fast.nodes[0]!.inside.bytesPerSecond, 0.5e9);
 });
+
+test('hosts whose exchanges were measured have links like these', () => {
+  const network = { count: 2, exchange: { latencySeconds: 2e-4, bytesPerSecond: 11e6, samples: [] } };
+  const text = clusterText({ ...calibration, network }, { title: 't', memoryGB: 6 });
+  const { nodes } = decodeCluster(text, 'x');
+  assert.deepEqual(
+    nodes.map(({ devices }) => devices),
+    [2, 2],
+  );
+  const { between, inside } = nodes[0]!;
+  assert.ok(Math.abs(between.bytesPerSecond / 11e6 - 1) < 0.01);
+  assert.ok(Math.abs(between.latencySeconds - 2e-4) < 1e-9);
+  assert.equal(inside.bytesPerSecond, 0.5e9);
+});

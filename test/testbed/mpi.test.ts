@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
-import { agentScript, hostfileText, mpirunArguments, onHost, testbedEnvironment } from '../../src/testbed/mpi.ts';
+import {
+  agentScript,
+  hostfileText,
+  hostSlotsHere,
+  mpirunArguments,
+  onHost,
+  testbedEnvironment,
+} from '../../src/testbed/mpi.ts';
 import { heterogeneous } from '../../src/testbed/topology.ts';
 
 const topology = heterogeneous({ name: 'x', hosts: [{ ranks: 4 }, { ranks: 2 }] });
@@ -56,6 +66,17 @@ describe('launching on a testbed', () => {
       assert.equal(spawnSync('sh', ['-c', script, 'agent', '10.201.0.9', 'true']).status, 255);
     },
   );
+
+  it('tells what runs on it how many ranks each host has', () => {
+    const hostfile = join(mkdtempSync(join(tmpdir(), 'smoe-mpi-')), 'hosts');
+    writeFileSync(hostfile, hostfileText(topology));
+    try {
+      assert.deepEqual(hostSlotsHere(testbedEnvironment(topology, { ...files, hostfile })), [4, 2]);
+    } finally {
+      rmSync(dirname(hostfile), { recursive: true });
+    }
+    assert.equal(hostSlotsHere({}), undefined);
+  });
 
   it('runs a command under the name of its host', () => {
     assert.deepEqual(onHost(topology, 1, ['a', 'b c']).slice(0, 4), ['ip', 'netns', 'exec', 'smoe-x-1']);
