@@ -1,13 +1,4 @@
-/**
- * The network measurement: what expert parallelism costs on networks, and what speculation saves there. docs/networks.md explains it.
- *
- *   node dist/bench/networks.js [--quick | --complete] [--resume | --overwrite] [--budget MINUTES] [--repeats N]
- *     [--networks A,B] [--layouts A,B] [--out FILE] [--plans DIR]
- *
- * Needs Linux, root, iproute2 and Open MPI for the networks of a testbed; `memory` and the `emulated-...` twins need nothing. Every cell is
- * written when it is done; --resume keeps those and goes on; --budget begins no cell after so many minutes. Progress on stderr. The
- * report is made by `node dist/bench/networks-report.js`.
- */
+/** The network measurement: what expert parallelism costs on networks, and what speculation saves there. docs/networks.md explains it. */
 import { existsSync, mkdirSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -38,10 +29,21 @@ import { makeReferences, measureCells, workloadKey, type MeasureOptions } from '
 import { demoModel, makePlans, planHashes } from './networks/plans.ts';
 import { readResults, requestsKey, upsert, writeResults, type Results } from './networks/results.ts';
 
+const usage = `node dist/bench/networks.js [--quick | --complete] [--resume | --overwrite] [--budget MINUTES] [--repeats N]
+  [--networks A,B] [--layouts A,B] [--out FILE] [--plans DIR]
+
+networks  ${networks.map(({ name }) => name).join(', ')}
+layouts   ${layouts.map(({ name }) => name).join(', ')}
+
+Networks of a testbed need Linux, root, iproute2 and Open MPI; memory and the emulated twins need nothing; the twins are measured only
+when named. Every cell is written when it is done: --resume keeps those and goes on, --overwrite begins anew, --budget begins no
+cell after so many minutes. Progress on stderr. The report is made by node dist/bench/networks-report.js.
+`;
 const stepTokens = 512;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const { values: flags } = parseArgs({
   options: {
+    help: { type: 'boolean', short: 'h' },
     quick: { type: 'boolean' },
     complete: { type: 'boolean' },
     resume: { type: 'boolean' },
@@ -162,6 +164,10 @@ async function measureOnTestbed(network: Network, results: Results, deadline: nu
 }
 
 async function main(): Promise<void> {
+  if (flags.help === true) {
+    process.stdout.write(usage);
+    return;
+  }
   const selection = { networks: chosen('networks', networks), layouts: chosen('layouts', layouts), matrix } as const;
   const cells = cellsOf(selection);
   if (flags['inside-until'] !== undefined) {
