@@ -33,7 +33,7 @@ export const traceRecordVerb: Verb = {
       type: 'string',
       valueHint: 'N',
       default: '1024',
-      description: 'Texts are cut to so many tokens',
+      description: 'Texts are cut to so many tokens; a server gets them whole',
     },
     'max-new-tokens': {
       type: 'string',

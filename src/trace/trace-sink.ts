@@ -1,4 +1,4 @@
-import { SmoeError } from '../errors.ts';
+import { ExitStatus, SmoeError } from '../errors.ts';
 import { badRecord, badShape } from './bad-record.ts';
 import { TraceWriter } from './parquet.ts';
 import type { TraceModel, TraceRows } from './routing-trace.ts';
@@ -47,6 +47,7 @@ export class TraceSink {
   readonly notes: string[] = [];
   readonly #path: string;
   readonly #mostRows: number;
+  readonly #signal: AbortSignal | undefined;
   #writer: TraceWriter | undefined;
   #layers: number = 0;
   #topK: number = 0;
@@ -59,10 +60,12 @@ export class TraceSink {
   #pendingLabel: string | undefined;
   #lastPosition: number = -1;
 
-  constructor(path: string, known: KnownModel, mostRows: number = Number.POSITIVE_INFINITY) {
+  /** @param signal ends it: the next row is refused with INTERRUPTED */
+  constructor(path: string, known: KnownModel, mostRows: number = Number.POSITIVE_INFINITY, signal?: AbortSignal) {
     this.#path = path;
     this.known = known;
     this.#mostRows = mostRows;
+    this.#signal = signal;
   }
 
   /** True once as many rows are held as were asked for; more would be refused. */
@@ -142,6 +145,8 @@ export class TraceSink {
     weights?: ArrayLike<number>,
   ): void {
     const rows = this.#rows!;
+    if (this.#signal?.aborted === true)
+      throw new SmoeError('INTERRUPTED', 'interrupted', { exitStatus: ExitStatus.interrupted });
     if (this.#pendingLabel !== undefined) {
       this.#labels.push(this.#pendingLabel);
       this.#pendingLabel = undefined;

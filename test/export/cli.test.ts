@@ -337,6 +337,36 @@ describe('smoe export', () => {
     await refused(1, 'EXPORT_INVALID', /exported for sglang, not vllm/, '--to', 'vllm', '--check', 's.json');
   });
 
+  it('leaves nothing behind when Ctrl-C ends the copying of a checkpoint', async () => {
+    const before = readdirSync(directory);
+    const interruption = new AbortController();
+    let written: string[] = [];
+    let stderr = '';
+    const status = await runCommandLine(
+      commandLineOf('0.0.0'),
+      ['export', join(demo, 'plan-4.json'), '--to', 'vllm', '--format', 'checkpoint', '--out', at('interrupted')],
+      {
+        stdout: { write: () => {} },
+        // A terminal is told how far the copy is: the moment to interrupt it.
+        stderr: {
+          isTTY: true,
+          write(text: string) {
+            stderr += text;
+            if (interruption.signal.aborted || !text.startsWith('copying: ')) return;
+            written = readdirSync(directory).filter((name) => name.startsWith('interrupted'));
+            interruption.abort();
+          },
+        },
+        environment: { SMOE_CACHE: directory },
+      },
+      interruption.signal,
+    );
+    assert.match(written.join(), /^interrupted\.\d+\.tmp$/, 'was not interrupted while it copied');
+    assert.equal(status, 130);
+    assert.match(stderr, /error INTERRUPTED: /);
+    assert.deepEqual(readdirSync(directory), before);
+  });
+
   it('renumbers a checkpoint: same text, other numbers', async () => {
     const report = await exported(
       join(demo, 'plan-4.json'),

@@ -479,6 +479,24 @@ describe('importers', () => {
     });
   });
 
+  it('end at the next row when interrupted, and leave nothing behind', async () => {
+    const inputs: [string, string[]][] = [
+      ['jsonl', foreign.genericLines(trace)],
+      ['vllm', rows.map((ofRequest) => JSON.stringify(foreign.vllmNumpyAnswer(trace, ofRequest)))],
+    ];
+    for (const [format, recorded] of inputs) {
+      const path = file('interrupted.jsonl', lines(recorded));
+      rmSync(out, { force: true });
+      const before = readdirSync(directory);
+      await assert.rejects(importTrace(path, out, { model, format, importer: { signal: AbortSignal.abort() } }), {
+        code: 'INTERRUPTED',
+        exitStatus: 130,
+      });
+      assert.deepEqual(readdirSync(directory), before);
+      await imported(path, format);
+    }
+  });
+
   it('refuse empty, unknown and missing inputs', async () => {
     await refused(file('empty', ''), 'TRACE_EMPTY', /empty/);
     await refused(file('blank', '\n\n'), 'TRACE_FORMAT', /no known format/);

@@ -30,7 +30,7 @@ export interface ImporterOptions {
   sequenceTokens: number;
   /** sglang-recorder: Python with PyTorch, which reads the dumps. */
   python: string;
-  /** sglang-recorder: ends the reading program. */
+  /** Ends the reading. */
   signal: AbortSignal | undefined;
 }
 

@@ -41,11 +41,11 @@ export interface ImportReport extends SinkReport {
   format: string;
 }
 
-/** Converts a foreign recording to a trace file. Nothing is left behind when it fails; TRACE_* errors name file and record. */
+/** Converts a foreign recording to a trace file. Nothing is left behind when it fails or is interrupted; TRACE_* errors name file and record. */
 export async function importTrace(path: string, out: string, options: ImportOptions): Promise<ImportReport> {
   const head = readHead(path);
   const importer = options.format === undefined ? recognise(path, head) : importerNamed(options.format);
-  const sink = new TraceSink(out, options.model, options.mostRows);
+  const sink = new TraceSink(out, options.model, options.mostRows, options.importer?.signal);
   try {
     await importer.read(path, sink, { ...defaultImporterOptions, ...options.importer });
     return { format: importer.name, ...sink.finish(options.source ?? path) };

@@ -23,10 +23,29 @@ export const vllm: TraceImporter = {
 
 export function parseVllmAnswer(where: Where, answer: Fields): RoutedAnswer[] {
   const choices = asArray(where, 'choices', answer.choices);
-  return choices.map((choice, i) => {
+  const answers = choices.map((choice, i) => {
     const whereChoice = choices.length === 1 ? where : (): string => `${where()}, choice ${i}`;
     return parseChoice(whereChoice, asObject(whereChoice, choice), answer);
   });
+  assertOnePrompt(where, answer, choices as Fields[], answers);
+  return answers;
+}
+
+/**
+ * Without token ids only `usage` tells the length of the prompt: that of the prompts of all choices together. Where each choice answers
+ * the same prompt P of n choices, the arrays hold n (P - 1) + generated rows.
+ */
+function assertOnePrompt(where: Where, answer: Fields, choices: Fields[], answers: RoutedAnswer[]): void {
+  if (answers.length < 2 || answers.some(({ promptTokens }) => promptTokens.length > 0)) return;
+  if (choices.some(({ routed_experts: routed }) => typeof routed !== 'string')) return;
+  const rows = answers.flatMap(({ routed }) => routed).reduce((sum, { tokens }) => sum + tokens, 0);
+  const { prompt_tokens: prompt, completion_tokens: generated } = usageOf(answer);
+  if (rows === answers.length * (Number(prompt) - 1) + Number(generated)) return;
+  throw badRecord(
+    where(),
+    `the answer does not say which of the ${prompt as number} prompt tokens are of which of its ${answers.length} choices`,
+    'ask with return_token_ids, or one prompt a request',
+  );
 }
 
 function parseChoice(where: Where, choice: Fields, answer: Fields): RoutedAnswer {

@@ -1,4 +1,4 @@
-import { SmoeError } from '../../errors.ts';
+import { ExitStatus, SmoeError } from '../../errors.ts';
 import { noteCached } from '../importers/answers.ts';
 import { asObject } from '../importers/fields.ts';
 import { AnswerCollector, type RoutedAnswer } from '../importers/routed-experts.ts';
@@ -31,7 +31,7 @@ export interface LiveReport extends SinkReport {
 
 /**
  * Sends prompts to a running SGLang or vLLM server and writes the routing it returns. Requests stand in the trace in the order of
- * the prompts. Nothing is left behind when it fails.
+ * the prompts. Nothing is left behind when it fails or is interrupted.
  */
 export async function recordFromServer(options: LiveRecordingOptions): Promise<LiveReport> {
   const { prompts, out, concurrency, onProgress } = options;
@@ -39,13 +39,10 @@ export async function recordFromServer(options: LiveRecordingOptions): Promise<L
   // Ends what is under way when one prompt fails.
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
-  const found = await findServer(server, options.engine, signal);
-  const fingerprint = options.model.fingerprint === unknownModel.fingerprint ? found.model : options.model.fingerprint;
-  const sink = new TraceSink(out, { ...options.model, fingerprint });
-  const collector = new AnswerCollector(sink);
+  let sink: TraceSink | undefined;
   const underWay: Promise<RoutedAnswer[]>[] = [];
   let asked = 0;
-  const askNext = (): void => {
+  const askNext = (found: FoundServer): void => {
     const answer = askOne(server, found, prompts[asked]!, asked, options, signal);
     // Awaited below in order; until then a failure must not count as unhandled.
     answer.catch(() => {});
@@ -53,10 +50,15 @@ export async function recordFromServer(options: LiveRecordingOptions): Promise<L
     asked++;
   };
   try {
-    while (asked < Math.min(concurrency, prompts.length)) askNext();
+    const found = await findServer(server, options.engine, signal);
+    const fingerprint =
+      options.model.fingerprint === unknownModel.fingerprint ? found.model : options.model.fingerprint;
+    sink = new TraceSink(out, { ...options.model, fingerprint });
+    const collector = new AnswerCollector(sink);
+    while (asked < Math.min(concurrency, prompts.length)) askNext(found);
     for (let done = 0; done < prompts.length; done++) {
       const answers = await underWay.shift()!;
-      if (asked < prompts.length) askNext();
+      if (asked < prompts.length) askNext(found);
       for (const answer of answers)
         collector.add(() => `${server.base}, prompt ${done + 1}`, { ...answer, label: prompts[done]!.label });
       onProgress?.(done + 1, prompts.length);
@@ -65,8 +67,9 @@ export async function recordFromServer(options: LiveRecordingOptions): Promise<L
     return { engine: found.engine.name, serverModel: found.model, ...sink.finish(options.source) };
   } catch (error) {
     failed.abort();
-    sink.abandon();
-    throw error;
+    sink?.abandon();
+    if (!options.signal.aborted) throw error;
+    throw new SmoeError('INTERRUPTED', 'interrupted', { exitStatus: ExitStatus.interrupted, cause: error });
   }
 }
 
