@@ -53,9 +53,8 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     const { channel, slot } = this;
     slot.startHeaders();
     if (this.received === undefined) this.startReceiving();
-    // Headers before payloads: behind these a header would wait as long as the link takes for them.
-    this.forEachPeer((peer) => this.sendHeader(peer));
-    this.forEachPeer((peer) => this.sendPayload(peer));
+    // Each rank begins with its neighbour, so that the ranks do not all send to the same one at the same time.
+    for (let step = 1; step < channel.size; step++) this.sendTo((channel.rank + step) % channel.size);
     channel.endpoint.track(this);
     return this;
   }
@@ -171,13 +170,7 @@ export class MpiRequest implements CommunicationRequest, Progressing {
     return this.slot.headers.integers[this.slot.receivedHeader(peer) / 4 + word];
   }
 
-  /** Each rank begins with its neighbour, so that the ranks do not all send to the same one at the same time. */
-  private forEachPeer(send: (peer: number) => void): void {
-    const { rank, size } = this.channel;
-    for (let step = 1; step < size; step++) send((rank + step) % size);
-  }
-
-  private sendHeader(peer: number): void {
+  private sendTo(peer: number): void {
     const { slot, counts } = this;
     const { headers } = slot;
     const piece = this.outgoing[peer];
@@ -193,18 +186,15 @@ export class MpiRequest implements CommunicationRequest, Progressing {
       words.set(counts, (at + bytes) / 4);
       bytes += counts.byteLength;
     }
-    if (piece !== undefined && piece.bytes <= inlineBytes) {
+    const inline = piece !== undefined && piece.bytes <= inlineBytes;
+    if (inline) {
       copyBytes(piece.region.bytes, piece.offset, headers.bytes, at + bytes, piece.bytes);
       bytes += piece.bytes;
     }
     slot.send(peer, MessageKind.header, headers.address + at, bytes);
-  }
-
-  /** One that is too large for the header. */
-  private sendPayload(peer: number): void {
-    const piece = this.outgoing[peer];
-    if (piece === undefined || piece.bytes <= inlineBytes) return;
-    this.slot.send(peer, MessageKind.payload, piece.region.address + piece.offset, piece.bytes);
+    if (piece !== undefined && !inline) {
+      slot.send(peer, MessageKind.payload, piece.region.address + piece.offset, piece.bytes);
+    }
   }
 
   /** Payloads that come as messages of their own. */
