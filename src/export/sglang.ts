@@ -78,6 +78,10 @@ export const sglang: EngineExporter = {
         ...(redundant > 0 ? ['--ep-num-redundant-experts', String(redundant)] : []),
       ],
       promiseHolds: !copies,
+      // Its table is made for a static choice, which needs an exchange; --format checkpoint never has copies.
+      ...(copies && choice === 'static'
+        ? { promiseNeeds: 'smoe_sglang with SMOE_SGLANG_OWNER_FIRST=1, its default' }
+        : {}),
       notes: [
         'leave --enable-eplb off: it would replace this placement',
         ...(backend.name === 'deepep'
@@ -85,7 +89,12 @@ export const sglang: EngineExporter = {
           : []),
         ...(copies
           ? [
-              'SGLang serves an expert from its copy at home where there is one, else from any of its copies at random, not from the owner: rows of one owner may be split',
+              'SGLang serves an expert from its copy at home where there is one, else (on several hosts) from one on the same host, else from any at random, not from the owner: rows of one owner may be split',
+              ...(choice === 'static'
+                ? [
+                    'the plug-in smoe_sglang (docs/sglang.md) makes that the owner, SMOE_SGLANG_OWNER_FIRST=1: the promise holds with it',
+                  ]
+                : []),
             ]
           : []),
       ],

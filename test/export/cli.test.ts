@@ -109,6 +109,7 @@ describe('smoe export', () => {
     assert.equal(report.redundantExperts, 4);
     assert.equal(report.paddingCopies, 2);
     assert.equal(report.promiseHolds, false);
+    assert.match(report.promiseNeeds ?? '', /SMOE_SGLANG_OWNER_FIRST/);
     assert.equal(report.launch[report.launch.indexOf('--ep-num-redundant-experts') + 1], '4');
   });
 
