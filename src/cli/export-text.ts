@@ -3,12 +3,23 @@ import type { EngineExporter } from '../export/exporter.ts';
 
 /** What was written, what the plan promises, and how to start the engine with it. */
 export function renderExport(report: ExportReport, { title }: EngineExporter): string {
-  const { files, ranks, slotsPerRank, redundantExperts, engineVersion, promise, promiseHolds, launch, notes } = report;
+  const {
+    files,
+    ranks,
+    slotsPerRank,
+    redundantExperts,
+    engineVersion,
+    promise,
+    promiseHolds,
+    promiseNeeds,
+    launch,
+    notes,
+  } = report;
   const copies = redundantExperts > 0 ? `, ${redundantExperts} of them copies` : '';
   const promised =
     promise === null
       ? 'not measured'
-      : `${promise.remoteDevicesPerToken.toFixed(3)} remote ranks a token and layer, local rate ${(100 * promise.localActivationRate).toFixed(1)} %, load imbalance ${promise.loadImbalance.toFixed(2)}${promiseHolds ? '' : '; does not hold here, see below'}`;
+      : `${promise.remoteDevicesPerToken.toFixed(3)} remote ranks a token and layer, local rate ${(100 * promise.localActivationRate).toFixed(1)} %, load imbalance ${promise.loadImbalance.toFixed(2)}${promiseHolds ? '' : holds(promiseNeeds)}`;
   return [
     `${files.join(', ')}: written and read back\n`,
     `for      ${title} ${engineVersion}, ${ranks} ranks, ${slotsPerRank} experts a rank and layer${copies}\n`,
@@ -25,6 +36,10 @@ export function renderCheck(report: CheckReport, { title }: EngineExporter): str
     `${file}: good for ${title} ${engineVersion}, ${ranks} ranks: ${moeLayers} layers, ${slotsPerRank} experts a rank and layer, ` +
     `${redundantExperts} copies a layer${compared.length === 0 ? '' : `; agrees with ${compared.join(' and ')}`}\n`
   );
+}
+
+function holds(needs: string | null): string {
+  return needs === null ? '; does not hold here, see below' : `; holds only with ${needs}`;
 }
 
 /** A command line that a shell reads as these words. */

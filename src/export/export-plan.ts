@@ -53,7 +53,7 @@ export async function exportPlan(exporter: EngineExporter, plan: Plan, options: 
   const request = { plan, slots, model, backend, attention, format, file: out, modelName };
   if (renumbers) refuseUnequal('a renumbered checkpoint', request);
   const text = renumbers ? '' : exporter.render(request);
-  const { companions, launch, promiseHolds, notes } = exporter.start(request);
+  const { companions, launch, promiseHolds, promiseNeeds, notes } = exporter.start(request);
   if (!renumbers) {
     const read = exporter.read(out, text, { format, model, ranks });
     checkPlacement(out, read, model.moeLayers);
@@ -70,6 +70,7 @@ export async function exportPlan(exporter: EngineExporter, plan: Plan, options: 
     paddingCopies: slots.padding,
     promise: plan.promise ?? null,
     promiseHolds: promiseHolds && noGain === undefined,
+    promiseNeeds: noGain === undefined ? (promiseNeeds ?? null) : null,
     launch,
     notes: [...(noGain === undefined ? [] : [noGain.problem]), ...paddingNotes(slots), ...notes],
   };

@@ -65,6 +65,8 @@ export interface EngineStart {
   launch: string[];
   /** False where the engine deals with copies otherwise than the plan's figures assume. */
   promiseHolds: boolean;
+  /** What more has to run in the engine for the promise to hold after all, where there is such a thing. */
+  promiseNeeds?: string;
   notes: string[];
 }
 

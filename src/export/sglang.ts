@@ -28,6 +28,13 @@ const withoutLocations = new Set([
 ]);
 
 /**
+ * Classes that pass the router's experts through the dispatch table with every back end. The others do with DeepEP alone
+ * (srt/models/qwen3_moe.py, forward_normal), though their weights are placed by the file all the same: another back end computes with
+ * wrong experts.
+ */
+const translatedAlways = new Set(['DeepseekV2ForCausalLM', 'DeepseekV3ForCausalLM', 'DeepseekV32ForCausalLM']);
+
+/**
  * SGLang's `--init-expert-location` JSON (srt/eplb/expert_location.py): `physical_to_logical_map` [model layers][slots] and no other
  * key, rows for dense layers too. Slot p is on rank p // (slots / ep_size). SGLang itself checks neither coverage nor copies.
  */
@@ -47,11 +54,17 @@ export const sglang: EngineExporter = {
     { name: 'none', sends: 'everything' },
   ],
   attention: ['tp', 'dp'],
-  render({ slots, model }) {
+  render({ slots, model, backend }) {
     if (model.architecture !== undefined && withoutLocations.has(model.architecture)) {
       throw infeasible(
         `SGLang ${version} takes no expert locations for ${model.architecture}`,
         'renumber the experts in the checkpoint instead: --format checkpoint',
+      );
+    }
+    if (backend.name !== 'deepep' && !translatedAlways.has(model.architecture ?? '')) {
+      throw infeasible(
+        `SGLang ${version} with ${backend.name} moves the experts of ${model.architecture ?? 'this model class'} and routes as if it had not: its output would be wrong`,
+        'use --backend deepep, or renumber the experts in the checkpoint: --format checkpoint',
       );
     }
     const dense = contiguousSlots(slots);
@@ -78,6 +91,10 @@ export const sglang: EngineExporter = {
         ...(redundant > 0 ? ['--ep-num-redundant-experts', String(redundant)] : []),
       ],
       promiseHolds: !copies,
+      // Its table is made for a static choice, which needs an exchange; --format checkpoint never has copies.
+      ...(copies && choice === 'static'
+        ? { promiseNeeds: 'smoe_sglang with SMOE_SGLANG_OWNER_FIRST=1, its default' }
+        : {}),
       notes: [
         'leave --enable-eplb off: it would replace this placement',
         ...(backend.name === 'deepep'
@@ -85,7 +102,12 @@ export const sglang: EngineExporter = {
           : []),
         ...(copies
           ? [
-              'SGLang serves an expert from its copy at home where there is one, else from any of its copies at random, not from the owner: rows of one owner may be split',
+              'SGLang serves an expert from its copy at home where there is one, else (on several hosts) from one on the same host, else from any at random, not from the owner: rows of one owner may be split',
+              ...(choice === 'static'
+                ? [
+                    'the plug-in smoe_sglang (docs/sglang.md) makes that the owner, SMOE_SGLANG_OWNER_FIRST=1: the promise holds with it',
+                  ]
+                : []),
             ]
           : []),
       ],

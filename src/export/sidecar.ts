@@ -45,6 +45,8 @@ export interface Sidecar extends CheckedSidecar {
   promise: PlanPromise | null;
   /** Whether the engine serves copies as the promise assumes. */
   promiseHolds: boolean;
+  /** With what the promise holds all the same; null where nothing is needed, or nothing helps. */
+  promiseNeeds: string | null;
   launch: string[];
   notes: string[];
 }

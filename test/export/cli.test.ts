@@ -109,6 +109,7 @@ describe('smoe export', () => {
     assert.equal(report.redundantExperts, 4);
     assert.equal(report.paddingCopies, 2);
     assert.equal(report.promiseHolds, false);
+    assert.match(report.promiseNeeds ?? '', /SMOE_SGLANG_OWNER_FIRST/);
     assert.equal(report.launch[report.launch.indexOf('--ep-num-redundant-experts') + 1], '4');
   });
 
@@ -250,15 +251,19 @@ describe('smoe export', () => {
       '--model',
       at('mixtral.json'),
     );
+    await refused(
+      3,
+      'EXPORT_INFEASIBLE',
+      /with none moves the experts of Qwen3MoeForCausalLM.*output would be wrong/,
+      ...[demoPlan, '--to', 'sglang', '--backend', 'none', '--allow-no-gain'],
+    );
+    write('deepseek.json', {
+      ...{ architectures: ['DeepseekV3ForCausalLM'], num_hidden_layers: 3, first_k_dense_replace: 1 },
+      ...{ n_routed_experts: 8, num_experts_per_tok: 2 },
+    });
     const allowed = await exported(
-      demoPlan,
-      '--to',
-      'sglang',
-      '--backend',
-      'none',
-      '--allow-no-gain',
-      '--out',
-      'none.json',
+      ...[keep('n.json', small()), '--to', 'sglang', '--model', at('deepseek.json'), '--backend', 'none'],
+      ...['--allow-no-gain', '--out', 'none.json'],
     );
     assert.equal(allowed.promiseHolds, false);
     assert.ok(allowed.launch.join(' ').includes('--ep-dispatch-algorithm dynamic'));

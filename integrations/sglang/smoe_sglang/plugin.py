@@ -7,6 +7,9 @@ import logging
 import os
 from typing import Any
 
+import numpy
+
+from .copies import check_dispatch, held_copies, owner_first
 from .errors import SetupError
 from .hooks import Hook, register as register_hooks
 from .placement import check_expert_location, sparse_layers
@@ -47,6 +50,10 @@ class Plugin:
 
     def hooks(self) -> list[Hook]:
         hooks = [Hook("sglang.srt.model_executor.model_runner.ModelRunner.load_model", "AFTER", self.after_load, ("self",))]
+        if self.settings.owner_first:
+            target = "sglang.srt.eplb.expert_location.ExpertLocationMetadata.init_by_mapping"
+            parameters = ("server_args", "model_config", "physical_to_logical_map", "moe_ep_rank")
+            hooks.append(Hook(target, "AFTER", self.after_expert_location, parameters))
         if self.settings.shuffle:
             norm, pair = f"{_COMMUNICATOR}.CommunicateWithAllReduceAndLayerNormFn", f"{_COMMUNICATOR}.CommunicateSummableTensorPairFn"
             simple = f"{_COMMUNICATOR}.CommunicateSimpleFn"
@@ -71,6 +78,25 @@ class Plugin:
 
         return hook
 
+    def _layers(self, model: Any) -> range:
+        """model: SGLang's ModelConfig."""
+        return sparse_layers(model.num_hidden_layers, self.plan, first_dense_layers(model.hf_config))
+
+    def after_expert_location(
+        self, location: Any, server_args: Any, model_config: Any, physical_to_logical_map: Any, moe_ep_rank: int | None = None
+    ) -> None:
+        """Writes the plan's choice among copies into the table by which SGLang sends tokens of this rank to experts."""
+        import torch
+
+        table = None if location is None else location.logical_to_rank_dispatch_physical_map
+        if table is None or moe_ep_rank is None:
+            # A setup without such a table: ``after_load`` says so where there are copies.
+            return
+        experts, layers = location.physical_to_logical_map_cpu.numpy(), self._layers(model_config)
+        check_expert_location(experts, location.ep_size, self.plan, layers)
+        chosen = owner_first(experts, location.ep_size, moe_ep_rank, self.plan, layers)
+        table[layers.start : layers.stop] = torch.from_numpy(chosen).to(table)
+
     def after_load(self, result: Any, runner: Any) -> None:
         """In a scheduler, once the model is there: checks the setup and the placement, and sets the shuffle up."""
         from sglang.srt.eplb.expert_location import get_global_expert_location_metadata
@@ -85,17 +111,35 @@ class Plugin:
         location = get_global_expert_location_metadata()
         if location is None:
             raise SetupError("SGLang keeps no expert locations for this model", "this model class cannot take a placement")
-        layers = sparse_layers(model.num_hidden_layers, self.plan, first_dense_layers(model.hf_config))
-        check_expert_location(location.physical_to_logical_map_cpu.numpy(), arguments.ep_size, self.plan, layers)
+        layers = self._layers(model)
+        experts = location.physical_to_logical_map_cpu.numpy()
+        check_expert_location(experts, arguments.ep_size, self.plan, layers)
+        copies = self._check_copies(location, experts, runner.ps.moe_ep_rank, layers)
         if shuffles(arguments, self.settings):
             self._shuffle = self._token_shuffle(runner)
         logger.info(
-            "smoe_sglang: on. Experts of %d layers are where %s says; shuffle %s; requests %s.",
+            "smoe_sglang: on. Experts of %d layers are where %s says; copies: %s; shuffle %s; requests %s.",
             len(layers),
             self.settings.plan,
+            copies,
             f"on ({self.settings.collectives})" if self._shuffle is not None else "off",
             "placed" if places_requests(arguments, self.settings) else "not placed",
         )
+
+    def _check_copies(self, location: Any, experts: numpy.ndarray, rank: int, layers: range) -> str:
+        """Reads SGLang's dispatch table back; what to log about copies."""
+        if experts.shape[1] == self.plan.experts:
+            return "none"
+        if not self.settings.owner_first:
+            return "SGLang's choice"
+        table = location.logical_to_rank_dispatch_physical_map
+        if table is None:
+            raise SetupError(
+                "SGLang keeps no dispatch table, so copies of experts would serve at random",
+                "start SGLang with --ep-dispatch-algorithm static, or leave copies to SGLang: SMOE_SGLANG_OWNER_FIRST=0",
+            )
+        check_dispatch(table.cpu().numpy(), experts, location.ep_size, rank, self.plan, layers)
+        return "at home, else the owner (%d of the plan's %d held)" % held_copies(experts, location.ep_size, self.plan, layers)
 
     def _token_shuffle(self, runner: Any):
         import torch

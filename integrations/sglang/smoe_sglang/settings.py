@@ -10,9 +10,11 @@ from .errors import SetupError
 
 @dataclass(frozen=True)
 class Settings:
-    """plan: file of a plan with prediction tables. load_bound: requests by which a rank may be ahead of the least loaded one."""
+    """plan: file of a plan with prediction tables. owner_first: whether copies of experts serve as the plan counts them.
+    load_bound: requests by which a rank may be ahead of the least loaded one."""
 
     plan: str
+    owner_first: bool
     shuffle: bool
     collectives: str
     requests: bool
@@ -35,6 +37,7 @@ class Settings:
             raise SetupError(f"SMOE_SGLANG_LOAD_BOUND={bound}", "set it to a number of requests, 0 or more")
         return cls(
             plan=plan,
+            owner_first=_flag(environment, "SMOE_SGLANG_OWNER_FIRST", True),
             shuffle=_flag(environment, "SMOE_SGLANG_SHUFFLE", True),
             collectives=collectives,
             requests=_flag(environment, "SMOE_SGLANG_REQUESTS", True),
