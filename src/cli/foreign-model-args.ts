@@ -1,5 +1,6 @@
 import type { ArgsDef } from 'citty';
 import { SmoeError } from '../errors.ts';
+import { readExpertNumbers } from '../trace/expert-numbers.ts';
 import { readConfigFacts } from '../trace/live/config-facts.ts';
 import { type KnownModel, unknownModel } from '../trace/trace-sink.ts';
 import type { Flags } from './flags.ts';
@@ -15,17 +16,26 @@ export const foreignModelArgs: ArgsDef = {
   },
   vocabulary: { type: 'string', valueHint: 'N', description: 'Vocabulary size, where the data do not say' },
   layers: { type: 'string', valueHint: 'N', description: 'Keep the first N MoE layers; refuse data with fewer' },
+  'expert-numbers': {
+    type: 'string',
+    valueHint: 'FILE',
+    description: 'Recorded from a renumbered checkpoint: its expert-numbers.json, to go back to the original numbers',
+  },
 };
 
-/** Facts from the flags, else from the config.json of `directory`; its fingerprint when this program can open the checkpoint. */
+/** Facts from the flags, else from expert numbers, else from the config.json of `directory`; its fingerprint when this program can open the checkpoint. */
 export function readForeignModel(flags: Flags, directory: string | undefined): KnownModel {
   const count = (name: string, maximum: number): number | undefined =>
     flags.has(name) ? flags.integer(name, { minimum: 1, maximum }) : undefined;
   const config = directory === undefined ? unknownModel : readConfigFacts(directory);
+  const numbers = flags.has('expert-numbers') ? readExpertNumbers(flags.string('expert-numbers')) : undefined;
+  const experts = numbers?.experts ?? count('experts', 65_536) ?? config.experts;
   return {
-    fingerprint: directory === undefined ? unknownModel.fingerprint : fingerprintOf(flags),
+    fingerprint:
+      numbers?.originalFingerprint ?? (directory === undefined ? unknownModel.fingerprint : fingerprintOf(flags)),
     layers: count('layers', 4096),
-    experts: count('experts', 65_536) ?? config.experts,
+    experts,
+    ...(numbers === undefined ? {} : { expertOfPosition: numbers.expertOfPosition }),
     topK: count('experts-per-token', 255) ?? config.topK,
     vocabularySize: count('vocabulary', 2 ** 31 - 1) ?? config.vocabularySize,
   };

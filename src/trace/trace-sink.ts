@@ -15,6 +15,8 @@ export interface KnownModel {
   experts: number | undefined;
   topK: number | undefined;
   vocabularySize: number | undefined;
+  /** Rows come with the numbers of a renumbered checkpoint and are kept with those of the original: [L][N] (expert-numbers.ts). */
+  expertOfPosition?: readonly Uint16Array[];
 }
 
 export const unknownModel: KnownModel = {
@@ -96,6 +98,14 @@ export class TraceSink {
         where(),
         `holds ${layers} MoE layers, expected ${keptLayers}`,
         'layers are missing; or give the right --layers',
+      );
+    }
+    const numbered = known.expertOfPosition?.length ?? keptLayers;
+    if (keptLayers > numbered) {
+      throw badShape(
+        where(),
+        `${keptLayers} MoE layers, --expert-numbers knows ${numbered}`,
+        'give those of this model',
       );
     }
     if (known.topK !== undefined && topK !== known.topK) {
@@ -253,21 +263,23 @@ export class TraceSink {
     weights?: ArrayLike<number>,
   ): void {
     const topK = this.#topK;
-    const most = this.known.experts ?? mostExperts;
+    const { experts: known, expertOfPosition } = this.known;
+    const most = known ?? mostExperts;
     const base = rows.length * this.#layers * topK;
     if (offset + this.#layers * topK > experts.length) throw badRecord(where(), 'experts are missing');
     for (let layer = 0; layer < this.#layers; layer++) {
       const first = base + layer * topK;
       for (let i = 0; i < topK; i++) {
         const from = offset + layer * topK + i;
-        const expert = experts[from]!;
-        if (!Number.isInteger(expert) || expert < 0 || expert >= most) {
+        const given = experts[from]!;
+        if (!Number.isInteger(given) || given < 0 || given >= most) {
           throw badRecord(
             where(),
-            `MoE layer ${layer}: expert ${String(expert)} of ${most}`,
-            this.known.experts === undefined ? 'expert ids are integers from 0' : 'correct the record, or --experts',
+            `MoE layer ${layer}: expert ${String(given)} of ${most}`,
+            known === undefined ? 'expert ids are integers from 0' : 'correct the record, or --experts',
           );
         }
+        const expert = expertOfPosition === undefined ? given : expertOfPosition[layer]![given]!;
         let at = first + i;
         while (at > first && rows.experts[at - 1]! > expert) {
           rows.experts[at] = rows.experts[at - 1]!;
@@ -277,7 +289,7 @@ export class TraceSink {
         if (at > first && rows.experts[at - 1] === expert) {
           throw badRecord(
             where(),
-            `MoE layer ${layer}: expert ${expert} appears twice`,
+            `MoE layer ${layer}: expert ${given} appears twice`,
             'the k experts of a token are distinct',
           );
         }
