@@ -25,10 +25,9 @@ export function clusterText(
   { cores, ranks, transport, rates, predictSeconds, exchange, network }: Calibration,
   { title, memoryGB, hosts = network }: { title: string; memoryGB: number; hosts?: DescribedHosts | MeasuredHosts },
 ): string {
-  const { gigabits, latencyUs } = inLinkUnits(exchange);
   const count = hosts?.count ?? 1;
-  const link = (name: string, speed: number, latency: number, more: string): string =>
-    `${name}: { gigabitsPerSecond: ${rounded(speed)}, latencyUs: ${rounded(latency)}${more} }`;
+  const link = (name: string, { gigabits, latencyUs, measured }: LinkUnits, more: string): string =>
+    `${name}: { gigabitsPerSecond: ${rounded(gigabits)}, latencyUs: ${rounded(latencyUs)}${more}${measured} }`;
   const between = hosts && linkBetween(hosts, exchange);
   const described =
     count === 1 ? 'this machine' : `${count} hosts at ${rounded(between!.gigabits)} Gbit/s on one machine`;
@@ -46,9 +45,9 @@ export function clusterText(
     `  tokenUs: ${rounded(rates.tokenSeconds * 1e6)}`,
     `  predictUs: ${rounded(predictSeconds * 1e6)}`,
   ];
-  if (ranks > count) lines.push(link('inside', gigabits, latencyUs, ''));
+  if (ranks > count) lines.push(link('inside', inLinkUnits(exchange), ''));
   if (between !== undefined && count > 1) {
-    lines.push(link('between', between.gigabits, between.latencyUs, ', sharedBy: node'));
+    lines.push(link('between', between, ', sharedBy: node'));
   }
   lines.push(`nodes: [{ count: ${count}, devices: ${ranks / count} }]`);
   return `${lines.join('\n')}\n`;
@@ -57,16 +56,28 @@ export function clusterText(
 interface LinkUnits {
   gigabits: number;
   latencyUs: number;
+  /** Field of the link with the times themselves; none where the link is only described. */
+  measured: string;
 }
 
-function inLinkUnits({ bytesPerSecond, latencySeconds }: ExchangeCost): LinkUnits {
-  return { gigabits: (bytesPerSecond * 8) / 1e9, latencyUs: latencySeconds * 1e6 };
+function inLinkUnits({ bytesPerSecond, latencySeconds, samples }: ExchangeCost): LinkUnits {
+  // A larger exchange that took less time bounds a smaller one: what disturbs only lengthens.
+  const times = samples.map(({ bytes }, i) => {
+    const shortest = Math.min(...samples.slice(i).map(({ seconds }) => seconds));
+    return `[${bytes}, ${rounded(shortest * 1e6)}]`;
+  });
+  const measured = times.length === 0 ? '' : `, measured: [${times.join(', ')}]`;
+  return { gigabits: (bytesPerSecond * 8) / 1e9, latencyUs: latencySeconds * 1e6, measured };
 }
 
 function linkBetween(hosts: DescribedHosts | MeasuredHosts, inside: ExchangeCost): LinkUnits {
   if ('exchange' in hosts) return inLinkUnits(hosts.exchange);
   const { gigabits, latencyUs } = inLinkUnits(inside);
-  return { gigabits: Math.min(gigabits, hosts.gigabitsPerSecond), latencyUs: latencyUs + hosts.latencyUs };
+  return {
+    gigabits: Math.min(gigabits, hosts.gigabitsPerSecond),
+    latencyUs: latencyUs + hosts.latencyUs,
+    measured: '',
+  };
 }
 
 function rounded(value: number): number {

@@ -25,6 +25,17 @@ const linkFields = {
   gigabitsPerSecond: positive,
   latencyUs: v.optional(notNegative, 0),
   messageUs: v.optional(notNegative, 0),
+  measured: v.optional(
+    v.pipe(
+      v.array(v.strictTuple([positive, positive]), 'a list of [bytes, microseconds] is needed'),
+      v.minLength(1, 'must not be empty'),
+      v.maxLength(1000, 'at most 1000 are supported'),
+      v.check(
+        (times) => times.every(([bytes, us], i) => i === 0 || (bytes > times[i - 1]![0] && us >= times[i - 1]![1])),
+        'bytes must ascend and times must not fall',
+      ),
+    ),
+  ),
 };
 const insideSchema = v.strictObject(linkFields);
 const betweenSchema = v.strictObject({
@@ -63,7 +74,12 @@ type StoredLink = v.InferOutput<typeof insideSchema>;
 
 const mostDevices = 4096;
 /** Where a cluster has no such link, none of its bytes travel it. */
-const noLink: Link = { bytesPerSecond: Number.POSITIVE_INFINITY, latencySeconds: 0, messageSeconds: 0 };
+const noLink: Link = {
+  bytesPerSecond: Number.POSITIVE_INFINITY,
+  latencySeconds: 0,
+  messageSeconds: 0,
+  measured: undefined,
+};
 
 /** A preset by name, or else the file of that name; CLUSTER_* errors. */
 export function loadCluster(nameOrPath: string): Cluster {
@@ -167,6 +183,10 @@ function linkOf(link: StoredLink | undefined): Link {
     bytesPerSecond: link.gigabitsPerSecond * 125e6,
     latencySeconds: link.latencyUs / 1e6,
     messageSeconds: link.messageUs / 1e6,
+    measured: link.measured && {
+      bytes: link.measured.map(([bytes]) => bytes),
+      seconds: link.measured.map(([, microseconds]) => microseconds / 1e6),
+    },
   };
 }
 

@@ -1,6 +1,12 @@
 /** What a cluster is: nodes of devices, and two classes of links. Knows nothing of models, plans or schedules. SI units. */
 
-/** Alpha-beta cost of a link: a message takes latency + messageSeconds + bytes / bytesPerSecond. */
+/** Seconds of an exchange by the bytes that pass the busiest end of a link, both ascending. */
+export interface MeasuredTimes {
+  bytes: number[];
+  seconds: number[];
+}
+
+/** Alpha-beta cost of a link: a message takes latency + messageSeconds + bytes / bytesPerSecond. Or as it was measured. */
 export interface Link {
   /** Bytes per second in each direction. */
   bytesPerSecond: number;
@@ -8,6 +14,19 @@ export interface Link {
   latencySeconds: number;
   /** Seconds a link is taken by each message whatever its size; not shared. */
   messageSeconds: number;
+  /** Of whole exchanges, in place of latency and rate; undefined where these are all that is known. */
+  measured: MeasuredTimes | undefined;
+}
+
+/** Between the times measured in proportion, beyond the last at the rate of the last two. */
+export function measuredSeconds({ bytes, seconds }: MeasuredTimes, size: number): number {
+  const last = bytes.length - 1;
+  if (size <= bytes[0]!) return seconds[0]!;
+  if (last === 0) return (seconds[0]! * size) / bytes[0]!;
+  let next = 1;
+  while (next < last && bytes[next]! < size) next++;
+  const share = (size - bytes[next - 1]!) / (bytes[next]! - bytes[next - 1]!);
+  return seconds[next - 1]! + share * (seconds[next]! - seconds[next - 1]!);
 }
 
 export interface DeviceRates {
@@ -60,8 +79,11 @@ export function nodeOfDevices(cluster: Cluster): Int32Array {
   return Int32Array.from(cluster.nodes.flatMap((node, index) => Array.from({ length: node.devices }, () => index)));
 }
 
-/** The same cluster with some figures of its slowest link class replaced: between nodes, or inside the only one. */
+/** The same cluster with some figures of its slowest link class replaced, which no measured times are of: between nodes, or inside the only one. */
 export function withLink(cluster: Cluster, change: Partial<Link>): Cluster {
   const field = cluster.nodes.length > 1 ? 'between' : 'inside';
-  return { ...cluster, nodes: cluster.nodes.map((node) => ({ ...node, [field]: { ...node[field], ...change } })) };
+  return {
+    ...cluster,
+    nodes: cluster.nodes.map((node) => ({ ...node, [field]: { ...node[field], measured: undefined, ...change } })),
+  };
 }

@@ -1,4 +1,11 @@
-import { type Cluster, type Link, linkClasses, type LinkClass, nodeOfDevices } from '../cluster/cluster.ts';
+import {
+  type Cluster,
+  type Link,
+  linkClasses,
+  type LinkClass,
+  measuredSeconds,
+  nodeOfDevices,
+} from '../cluster/cluster.ts';
 import type { Exchange } from './exchange.ts';
 
 /** One direction of one place where bytes queue: a device's link inside its node, or a way out of a node. */
@@ -19,7 +26,7 @@ export interface ExchangeTime {
 }
 
 /**
- * Alpha-beta time of collectives on a cluster; rank r lives on device r. Every link end serialises what passes it, latencies are shared,
+ * Alpha-beta time of collectives on a cluster, or the time measured where there is one; rank r lives on device r. Every link end serialises what passes it, latencies are shared,
  * and an exchange is over when its slowest link end is.
  */
 export class LinkClock {
@@ -80,7 +87,11 @@ export class LinkClock {
       const busy = messages * link.messageSeconds + byteSeconds;
       this.busySeconds[end]! += busy;
       this.bytes[end]! += this.#endBytes[end]!;
-      const seconds = exchange.rounds * this.#endLatency[end]! + busy;
+      const { rounds } = exchange;
+      const seconds =
+        link.measured === undefined
+          ? rounds * this.#endLatency[end]! + busy
+          : rounds * measuredSeconds(link.measured, this.#endBytes[end]! / rounds);
       if (seconds > longest.seconds) Object.assign(longest, { seconds, byteSeconds, link: end });
     });
     longest.evenByteSeconds = Math.max(...linkClasses.map((linkClass) => this.#evenSeconds(linkClass)));

@@ -45,7 +45,7 @@ test('exchanges are measured among real ranks', async () => {
   assert.ok(bytesPerSecond > 0 && Number.isFinite(bytesPerSecond));
   assert.deepEqual(
     samples.map(({ bytes }) => bytes),
-    [8, 4096, 65_536, 524_288],
+    [8, 1024, 4096, 16_384, 65_536, 524_288],
   );
 });
 

@@ -20,7 +20,7 @@ test('a calibration is a valid cluster: one machine whose ranks share its cores'
   const [{ device, inside }] = cluster.nodes as [(typeof cluster.nodes)[0]];
   assert.equal(device.flopsPerSecond, 31.3e9);
   assert.ok(Math.abs(device.predictSeconds - 3e-6) < 1e-12);
-  assert.deepEqual(inside, { bytesPerSecond: 0.5e9, latencySeconds: 75e-6, messageSeconds: 0 });
+  assert.deepEqual(inside, { bytesPerSecond: 0.5e9, latencySeconds: 75e-6, messageSeconds: 0, measured: undefined });
 });
 
 test('as hosts: links as slow as given, never faster than the transport, latencies add up', () => {
@@ -44,7 +44,12 @@ test('as hosts: links as slow as given, never faster than the transport, latenci
 });
 
 test('hosts whose exchanges were measured have links like these', () => {
-  const network = { count: 2, exchange: { latencySeconds: 2e-4, bytesPerSecond: 11e6, samples: [] } };
+  const samples = [
+    { bytes: 24, seconds: 3e-4, modelledSeconds: 0 },
+    { bytes: 3072, seconds: 2e-4, modelledSeconds: 0 },
+    { bytes: 196_608, seconds: 17e-3, modelledSeconds: 0 },
+  ];
+  const network = { count: 2, exchange: { latencySeconds: 2e-4, bytesPerSecond: 11e6, samples } };
   const text = clusterText({ ...calibration, network }, { title: 't', memoryGB: 6 });
   const { nodes } = decodeCluster(text, 'x');
   assert.deepEqual(
@@ -54,5 +59,11 @@ test('hosts whose exchanges were measured have links like these', () => {
   const { between, inside } = nodes[0]!;
   assert.ok(Math.abs(between.bytesPerSecond / 11e6 - 1) < 0.01);
   assert.ok(Math.abs(between.latencySeconds - 2e-4) < 1e-9);
+  // What a larger exchange did not take, a smaller one does not either.
+  assert.deepEqual(between.measured?.bytes, [24, 3072, 196_608]);
+  assert.deepEqual(
+    between.measured?.seconds.map((seconds) => Math.round(seconds * 1e6)),
+    [200, 200, 17_000],
+  );
   assert.equal(inside.bytesPerSecond, 0.5e9);
 });

@@ -41,7 +41,12 @@ test('a cluster file: units, defaults, repeated and overriding nodes; YAML and J
       ['node 2', 1],
     ],
   );
-  assert.deepEqual(cluster.nodes[0]!.between, { bytesPerSecond: 125e6, latencySeconds: 50e-6, messageSeconds: 2e-6 });
+  assert.deepEqual(cluster.nodes[0]!.between, {
+    bytesPerSecond: 125e6,
+    latencySeconds: 50e-6,
+    messageSeconds: 2e-6,
+    measured: undefined,
+  });
   assert.equal(cluster.nodes[0]!.device.flopsPerSecond, 100e9);
   assert.equal(cluster.nodes[2]!.device.memoryBytes, 1e9);
   assert.equal(deviceCount(cluster), 4);
@@ -94,6 +99,45 @@ const bad: [string, unknown, RegExp][] = [
   ['nodes missing', { device: good.device }, /nodes/],
   ['an unknown field', { ...good, bandwith: 3 }, /bandwith: is not a field/],
   ['an unknown field of a link', { ...good, inside: { ...good.inside, gbps: 3 } }, /inside\.gbps: is not a field/],
+  [
+    'measured sizes that fall',
+    {
+      ...good,
+      inside: {
+        gigabitsPerSecond: 1,
+        measured: [
+          [9, 1],
+          [8, 2],
+        ],
+      },
+    },
+    /inside\.measured: .*bytes must ascend/,
+  ],
+  [
+    'measured times that fall',
+    {
+      ...good,
+      inside: {
+        gigabitsPerSecond: 1,
+        measured: [
+          [8, 2],
+          [9, 1],
+        ],
+      },
+    },
+    /inside\.measured: .*must not fall/,
+  ],
+  [
+    'no measured times',
+    { ...good, inside: { gigabitsPerSecond: 1, measured: [] } },
+    /inside\.measured: .*must not be empty/,
+  ],
+  ['half a measured time', { ...good, inside: { gigabitsPerSecond: 1, measured: [[8]] } }, /inside\.measured/],
+  [
+    'a measured time of nothing',
+    { ...good, inside: { gigabitsPerSecond: 1, measured: [[8, 0]] } },
+    /inside\.measured\.0\.1: 0 must be above 0/,
+  ],
   ['no memory', { ...good, device: { gigaflops: 1, memoryGBps: 1, memoryGB: 0 } }, /device\.memoryGB: 0/],
   ['a bad sharer', { ...good, between: { gigabitsPerSecond: 1, sharedBy: 'rack' } }, /between\.sharedBy.*node, device/],
   ['no link inside', { device: good.device, between: good.between, nodes: [{ devices: 2 }] }, /nodes\.0\.inside/],
@@ -190,6 +234,10 @@ test('what a device does not say: one rate for all arithmetic, no bookkeeping, c
 test('a changed link is that between nodes, or the one inside a single node', () => {
   const change = { bytesPerSecond: 7 };
   const ethernet = withLink(loadCluster('ethernet-1g-4'), change);
+  const between = { gigabitsPerSecond: 1, measured: [[8, 1]] };
+  const measured = decodeCluster(JSON.stringify({ ...good, between }), 'lab');
+  assert.deepEqual(measured.nodes[0]!.between.measured, { bytes: [8], seconds: [1e-6] });
+  assert.equal(withLink(measured, change).nodes[0]!.between.measured, undefined);
   assert.ok(ethernet.nodes.every(({ between }) => between.bytesPerSecond === 7));
   const nvlink = withLink(loadCluster('nvlink-8'), change);
   assert.equal(nvlink.nodes[0]!.inside.bytesPerSecond, 7);

@@ -34,6 +34,27 @@ test('an exchange takes as long as its slowest link end: latency once, messages 
   close(clock.time(exchange).seconds, time.seconds + 20e-6);
 });
 
+test('where whole exchanges were measured, their times hold: between sizes in proportion, each round by itself', () => {
+  const measured = [
+    [1000, 50],
+    [11_000, 150],
+    [21_000, 350],
+  ];
+  const clock = new LinkClock(smallCluster({ between: { gigabitsPerSecond: 0.8, latencyUs: 20, measured } }), 4);
+  const seconds = (bytes: number, rounds: number = 1): number => {
+    const exchange = new Exchange('dispatch', 4);
+    exchange.rounds = rounds;
+    exchange.send(0, 2, bytes);
+    return clock.time(exchange).seconds;
+  };
+  close(seconds(1), 50e-6);
+  close(seconds(6000), 100e-6);
+  close(seconds(11_000), 150e-6);
+  close(seconds(16_000), 250e-6);
+  close(seconds(31_000), 550e-6);
+  close(seconds(12_000, 2), 2 * 100e-6);
+});
+
 test('devices with ports of their own do not wait for each other', () => {
   const own = { gigabitsPerSecond: 0.8, latencyUs: 20, messageUs: 1, sharedBy: 'device' };
   const clock = new LinkClock(smallCluster({ between: own }), 4);
