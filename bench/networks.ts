@@ -29,7 +29,7 @@ import { makeReferences, measureCells, workloadKey, type MeasureOptions } from '
 import { demoModel, makePlans, planHashes } from './networks/plans.ts';
 import { readResults, requestsKey, upsert, writeResults, type Results } from './networks/results.ts';
 
-const usage = `node dist/bench/networks.js [--quick | --complete] [--resume | --overwrite] [--budget MINUTES] [--repeats N]
+const usage = `node dist/bench/networks.js [--quick | --complete] [--resume | --overwrite] [--recalibrate] [--budget MINUTES] [--repeats N]
   [--networks A,B] [--layouts A,B] [--out FILE] [--plans DIR]
 
 networks  ${networks.map(({ name }) => name).join(', ')}
@@ -37,7 +37,7 @@ layouts   ${layouts.map(({ name }) => name).join(', ')}
 
 Networks of a testbed need Linux, root, iproute2 and Open MPI; memory and the emulated twins need nothing; the twins are measured only
 when named. Every cell is written when it is done: --resume keeps those and goes on, --overwrite begins anew, --budget begins no
-cell after so many minutes. Progress on stderr. The report is made by node dist/bench/networks-report.js.
+cell after so many minutes, --recalibrate measures what the simulator needs once more. Progress on stderr. The report is made by node dist/bench/networks-report.js.
 `;
 const stepTokens = 512;
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -48,6 +48,7 @@ const { values: flags } = parseArgs({
     complete: { type: 'boolean' },
     resume: { type: 'boolean' },
     overwrite: { type: 'boolean' },
+    recalibrate: { type: 'boolean' },
     budget: { type: 'string', default: '100000' },
     repeats: { type: 'string' },
     networks: {
@@ -125,7 +126,7 @@ async function calibrateFor(results: Results, cells: Cell[]): Promise<void> {
   const text = readDocuments(demoProfile).map((document) => document.text);
   const tokens = loadTokenizer(demoDirectory).encode(text.slice(0, 20).join('\n'));
   for (const transport of new Set(cells.map((cell) => transportName(cell.network)))) {
-    if (results.calibrations[transport] !== undefined) continue;
+    if (results.calibrations[transport] !== undefined && flags.recalibrate !== true) continue;
     results.calibrations[transport] = await calibrate({
       ...{ modelDirectory: demoDirectory, config, modelFingerprint: fingerprint, tokens, transport },
       ...{ cores: availableParallelism(), ranks, repeats: 5, signal: interrupted.signal },
@@ -198,10 +199,11 @@ async function main(): Promise<void> {
   let results = openResults();
   const deadline = started + Number(flags.budget) * 60_000;
   await makeReferences(measureOptions(results, cells, deadline));
-  await calibrateFor(results, remaining(results, cells));
+  await calibrateFor(results, flags.recalibrate === true ? cells : remaining(results, cells));
   for (const network of new Set(cells.map((cell) => cell.network))) {
     const left = remaining(results, cells).filter((cell) => cell.network === network);
-    if (left.length === 0 || Date.now() > deadline) continue;
+    const exchangesAgain = flags.recalibrate === true && network.kind === 'testbed';
+    if ((left.length === 0 && !exchangesAgain) || Date.now() > deadline) continue;
     if (network.kind === 'testbed') {
       await measureOnTestbed(network, results, deadline);
       results = readResults(flags.out)!;

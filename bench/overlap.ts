@@ -1,6 +1,7 @@
 /**
  * What each way of overlapping gains by itself: `node dist/bench/overlap.js` [--link RATE_MBIT,LATENCY_MS] [--prompts N]
- * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME] [--mpirun-args ARGS]. Four ranks as threads with emulated links
+ * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME] [--microbatch-tokens N]
+ * [--mpirun-args ARGS]. Four ranks as threads with emulated links
  * (docs/overlap.md); without --link they share memory, where there is little to hide. On a testbed of four ranks
  * (`smoe testbed run --rate 100mbit -- node dist/bench/overlap.js`) the ranks are MPI processes on its hosts. Choices take turns in
  * every round, so that they see the same machine; medians with quartiles, and the median of each round's ratio to `none`.
@@ -9,7 +10,13 @@ import { parseArgs } from 'node:util';
 import type { LinkSettings } from '../src/comm/link-model.ts';
 import { demoDirectory } from '../src/cli/model-directory.ts';
 import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
-import { type OverlapName, overlapNames, type RunReport, type ScheduleName } from '../src/engine/api.ts';
+import {
+  fewestMicrobatchedTokens,
+  type OverlapName,
+  overlapNames,
+  type RunReport,
+  type ScheduleName,
+} from '../src/engine/api.ts';
 import { openSession } from '../src/engine/session.ts';
 import { warmUp } from '../src/engine/warm-up.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
@@ -29,6 +36,7 @@ const { values: options } = parseArgs({
     'step-tokens': { type: 'string', default: '512' },
     rounds: { type: 'string', default: '10' },
     schedule: { type: 'string', default: 'speculative' },
+    'microbatch-tokens': { type: 'string', default: String(fewestMicrobatchedTokens) },
     'mpirun-args': { type: 'string', default: '' },
   },
 });
@@ -69,18 +77,19 @@ const requests = evaluationRequests(
   Number(options['new-tokens']),
 );
 const reports: RunReport[][] = choices.map(() => []);
+const runOf = ({ overlap }: (typeof choices)[0]): Promise<RunReport> =>
+  session.run({
+    ...{ schedule, predictor: 'combined', requests, logits: 'none', recordRouting: false },
+    ...{ overlap, microbatchTokens: Number(options['microbatch-tokens']) },
+  });
 await warmUp(
-  choices.map(({ overlap }) => () => {
-    return session.run({ schedule, predictor: 'combined', requests, logits: 'none', recordRouting: false, overlap });
-  }),
+  choices.map((choice) => () => runOf(choice)),
   3000,
 );
 for (let round = 0; round < Number(options.rounds); round++) {
   for (let turn = 0; turn < choices.length; turn++) {
     const choice = (turn + round) % choices.length;
-    const { overlap } = choices[choice]!;
-    const run = { schedule, predictor: 'combined', requests, logits: 'none', recordRouting: false, overlap } as const;
-    reports[choice]!.push(await session.run(run));
+    reports[choice]!.push(await runOf(choices[choice]!));
   }
 }
 await session.close();
