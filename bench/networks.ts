@@ -37,7 +37,8 @@ layouts   ${layouts.map(({ name }) => name).join(', ')}
 
 Networks of a testbed need Linux, root, iproute2 and Open MPI; memory and the emulated twins need nothing; the twins are measured only
 when named. Every cell is written when it is done: --resume keeps those and goes on, --overwrite begins anew, --budget begins no
-cell after so many minutes, --recalibrate measures what the simulator needs once more. Progress on stderr. The report is made by node dist/bench/networks-report.js.
+cell after so many minutes, --recalibrate measures what the simulator needs once more.
+Progress on stderr. The report is made by node dist/bench/networks-report.js.
 `;
 const stepTokens = 512;
 const root = fileURLToPath(new URL('../..', import.meta.url));

@@ -1,10 +1,9 @@
 /**
  * What each way of overlapping gains by itself: `node dist/bench/overlap.js` [--link RATE_MBIT,LATENCY_MS] [--prompts N]
- * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME] [--microbatch-tokens N]
- * [--mpirun-args ARGS]. Four ranks as threads with emulated links
- * (docs/overlap.md); without --link they share memory, where there is little to hide. On a testbed of four ranks
- * (`smoe testbed run --rate 100mbit -- node dist/bench/overlap.js`) the ranks are MPI processes on its hosts. Choices take turns in
- * every round, so that they see the same machine; medians with quartiles, and the median of each round's ratio to `none`.
+ * [--prompt-tokens N] [--new-tokens N] [--rounds N] [--schedule NAME] [--microbatch-tokens N] [--mpirun-args ARGS]. Four ranks as
+ * threads with emulated links (docs/overlap.md); without --link they share memory, where there is little to hide. On a testbed of
+ * four ranks (`smoe testbed run --rate 100mbit -- node dist/bench/overlap.js`) they are MPI processes on its hosts. Choices take
+ * turns in every round, so that they see the same machine; medians with quartiles, and the median of each round's ratio to `none`.
  */
 import { parseArgs } from 'node:util';
 import type { LinkSettings } from '../src/comm/link-model.ts';

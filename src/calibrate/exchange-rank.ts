@@ -55,8 +55,9 @@ function measure(
   for (let repeat = -warmUps; repeat < repeats; repeat++) {
     const both = timed(true);
     const alone = timed(false);
-    if (repeat >= 0) together.push(both);
-    if (repeat >= 0) computing.push(alone);
+    if (repeat < 0) continue;
+    together.push(both);
+    computing.push(alone);
   }
   return Math.max(undisturbed(together) - undisturbed(computing), 1e-7);
 }

@@ -1,24 +1,15 @@
 /** Open MPI's parameters (`--mca NAME VALUE`) that ranks need, wherever mpirun is started. */
-
-/** Ranks wait by polling: without it one that waits would keep a core from one that computes. */
-export const yieldParameters: Record<string, string> = { mpi_yield_when_idle: '1' };
-
-/**
- * A sender of a message above the eager limit asks the receiver first, and the answer waits behind the receiver's own data on the same
- * connection. Ranks that exchange large messages all at once so leave a link idle half of the time.
- */
-export const tcpParameters: Record<string, string> = {
-  // The receiver would fetch the data itself ("put"), with one more such request.
+export const rankParameters: Record<string, string> = {
+  // Ranks wait by polling: without it one that waits would keep a core from one that computes.
+  mpi_yield_when_idle: '1',
+  // A sender of a message above the eager limit asks the receiver first, and the answer waits behind the receiver's own data on the
+  // same connection: ranks that exchange large messages all at once would leave a link idle half of the time. So the receiver does
+  // not fetch the data itself ("put"), which takes one more such request, and most messages of a step are below the limit, by
+  // default 64 KiB (docs/networks.md has both measured).
   btl_tcp_flags: 'send,inplace',
-  // Most messages of a step stay below a mebibyte; the default is 64 KiB (docs/networks.md has both measured).
   btl_tcp_eager_limit: String(2 ** 20),
-};
-
-/**
- * mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
- * than our own heartbeats, which know which rank it is.
- */
-export const keepaliveParameters: Record<string, string> = {
+  // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
+  // than our own heartbeats, which know which rank it is.
   oob_tcp_keepalive_time: '4',
   oob_tcp_keepalive_intvl: '1',
   oob_tcp_keepalive_probes: '3',

@@ -10,13 +10,7 @@ import { MpiHostGroup } from './mpi-host-group.ts';
 import { isInsideMpi } from './mpi-environment.ts';
 import { LauncherOutput } from './mpi-launcher-output.ts';
 import { assertSupported, installHint, loadKoffi } from './mpi-library.ts';
-import {
-  keepaliveParameters,
-  parameterWords,
-  tcpParameters,
-  withoutRepeatedParameters,
-  yieldParameters,
-} from './mpi-parameters.ts';
+import { parameterWords, rankParameters, withoutRepeatedParameters } from './mpi-parameters.ts';
 import { encodeFrame, FrameReader, type Agreement } from './mpi-protocol.ts';
 import { checkRankCount, type LaunchOptions, type RankGroup } from './rank-group.ts';
 
@@ -199,10 +193,7 @@ function mpirunArguments<Event>(options: MpiLaunchOptions<Event>): string[] {
   return [
     ...['-n', String(size), '--oversubscribe'],
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
-    ...withoutRepeatedParameters([
-      ...parameterWords({ ...yieldParameters, ...tcpParameters, ...keepaliveParameters }),
-      ...more,
-    ]),
+    ...withoutRepeatedParameters([...parameterWords(rankParameters), ...more]),
     // Node.js has threads of its own beside the one that runs the rank.
     ...(more.includes('--bind-to') ? [] : ['--bind-to', 'none']),
     ...(hosts === undefined ? [] : ['--host', hosts.join(',')]),

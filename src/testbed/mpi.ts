@@ -1,7 +1,7 @@
 /** How commands get onto the hosts of a testbed, OpenMPI's among them: mpirun starts its daemons through an agent, as through ssh. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { keepaliveParameters, parameterWords, tcpParameters, yieldParameters } from '../comm/mpi-parameters.ts';
+import { parameterWords, rankParameters } from '../comm/mpi-parameters.ts';
 import { hostAddress, hostInterface, hostNamespace } from './names.ts';
 import { totalRanks, type Topology } from './topology.ts';
 
@@ -29,12 +29,10 @@ export function mpirunArguments(topology: Topology, { agent, hostfile }: LaunchF
   return [
     ...['-np', String(totalRanks(topology)), '--hostfile', hostfile, '--map-by', 'slot'],
     // Hosts share the machine's cores: bound, the ranks of all of them would meet on the first.
-    ...['--bind-to', 'none', ...parameterWords(yieldParameters)],
+    ...['--bind-to', 'none', ...parameterWords(rankParameters)],
     ...['--mca', 'plm_rsh_agent', agent, '--mca', 'plm_rsh_no_tree_spawn', '1'],
-    ...parameterWords(keepaliveParameters),
     ...['--mca', 'pml', 'ob1', '--mca', 'btl', 'self,vader,tcp'],
     ...['--mca', 'btl_tcp_if_include', hostInterface, '--mca', 'oob_tcp_if_include', hostInterface],
-    ...parameterWords(tcpParameters),
   ];
 }
 

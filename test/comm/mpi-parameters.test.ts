@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { parameterWords, tcpParameters, withoutRepeatedParameters } from '../../src/comm/mpi-parameters.ts';
+import { parameterWords, rankParameters, withoutRepeatedParameters } from '../../src/comm/mpi-parameters.ts';
 
 describe('parameters of Open MPI', () => {
   it('are given once each, the last one', () => {
@@ -14,7 +14,7 @@ describe('parameters of Open MPI', () => {
 
   it("give way to a user's own", () => {
     const words = withoutRepeatedParameters([
-      ...parameterWords(tcpParameters),
+      ...parameterWords(rankParameters),
       '--mca',
       'btl_tcp_eager_limit',
       '65536',
