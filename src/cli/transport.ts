@@ -1,6 +1,12 @@
 /** --transport and what goes with it, for every verb that starts ranks. */
 import type { ArgsDef } from 'citty';
-import { isInsideMpi, rankInsideMpi, sizeInsideMpi } from '../comm/mpi-environment.ts';
+import {
+  isInsideMpi,
+  rankInsideMpi,
+  sizeInsideMpi,
+  tasksOfAllocation,
+  tasksWithoutMpi,
+} from '../comm/mpi-environment.ts';
 import { joinProcesses } from '../comm/mpi-join.ts';
 import { mpiProblem } from '../comm/mpi-rank-group.ts';
 import { transportNames, type SessionOptions, type TransportName } from '../engine/api.ts';
@@ -82,6 +88,16 @@ export function readTransport(flags: Flags, environment: Environment = process.e
     };
     return { name, sessionOptions: { transport: name }, ranks: started, assertRanks, network: describeHosts };
   }
+  const tasks = tasksWithoutMpi(environment);
+  if (tasks !== undefined) {
+    throw usageError(
+      'MPI_SLURM',
+      `srun has started ${tasks} tasks that MPI knows nothing of: each would start ranks of its own`,
+      {
+        hint: 'srun --mpi=pmix (srun --mpi=list shows whether it is there), or one process: salloc -n N smoe ...',
+      },
+    );
+  }
   const more = flags.has('mpirun-args') ? flags.string('mpirun-args').trim().split(/\s+/) : [];
   if (given.includes('hosts') || given.includes('hostfile') || onTestbed === undefined) {
     const hosts = given.includes('hosts') ? flags.list('hosts') : undefined;
@@ -94,7 +110,7 @@ export function readTransport(flags: Flags, environment: Environment = process.e
     return {
       name,
       sessionOptions: { transport: name, mpi },
-      ranks: hosts && slotsOf(hosts),
+      ranks: hosts === undefined && hostfile === undefined ? tasksOfAllocation(environment) : hosts && slotsOf(hosts),
       assertRanks: anyRanks,
       network: describeHosts,
     };

@@ -21,3 +21,14 @@ export function localRankInsideMpi(environment: Record<string, string | undefine
   const rank = environment.OMPI_COMM_WORLD_LOCAL_RANK ?? environment.SLURM_LOCALID;
   return rank === undefined ? undefined : Number(rank);
 }
+
+/** How many tasks a Slurm step has where Slurm has started them without telling MPI of each other: `srun` without --mpi=pmix. */
+export function tasksWithoutMpi(environment: Record<string, string | undefined> = process.env): number | undefined {
+  const tasks = Number(environment.SLURM_STEP_NUM_TASKS ?? 1);
+  return tasks > 1 && environment.SLURM_PROCID !== undefined && !isInsideMpi(environment) ? tasks : undefined;
+}
+
+/** How many tasks the Slurm allocation around this process was asked for. */
+export function tasksOfAllocation(environment: Record<string, string | undefined> = process.env): number | undefined {
+  return environment.SLURM_NTASKS === undefined ? undefined : Number(environment.SLURM_NTASKS);
+}

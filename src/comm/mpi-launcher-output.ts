@@ -15,8 +15,9 @@ export interface LauncherListener {
 }
 
 const ruler = /^-{40,}$/;
-const killed = /process rank (\d+) with PID \d+ on node (\S+) exited on (signal \d+ \([^)]*\))/;
-const exited = /Process name: \[\[\d+,\d+\],(\d+)\]\s+Exit code:\s+(\d+)/;
+// Open MPI 5 breaks these lines elsewhere than 4, and its jobs have names: [[4519,1],1] and [prterun-host-13511@1,1].
+const killed = /process rank (\d+) with PID \d+ on node (\S+)\s+exited\s+on\s+(signal \d+ \([^)]*\))/;
+const exited = /Process name: \[\S+,(\d+)\]\s+Exit code:\s+(\d+)/;
 const hostLost = /lost communication with a remote daemon[^]*Remote daemon: \S+ on node (\S+)/;
 const keptLines = 20;
 

@@ -66,8 +66,6 @@ export interface SystemCalls {
   dup2(from: number, to: number): number;
   /** Has the kernel kill this process when its parent ends; where the system knows of such a thing. */
   dieWithParent(): void;
-  /** True once the other end of a pipe is closed. */
-  hungUp(descriptor: number): boolean;
 }
 
 export const mpiAnySource = -1;
@@ -196,11 +194,6 @@ function flavourError(what: string): SmoeError {
 export function loadSystemCalls(): SystemCalls {
   const koffi = loadKoffi();
   const library = koffi.load(null);
-  // struct pollfd { int fd; short events; short revents; }
-  const polled = new Int32Array(new ArrayBuffer(8));
-  const polledAddress = Number(koffi.address(polled));
-  const poll = library.func('poll', 'int', [pointer, 'ulong', 'int']);
-  const hangUpBit = 16;
   const parentDeathSignal = 1;
   const killSignal = 9;
   return {
@@ -209,11 +202,6 @@ export function loadSystemCalls(): SystemCalls {
     dieWithParent: () => {
       if (process.platform !== 'linux') return;
       library.func('prctl', 'int', ['int', 'ulong', 'ulong', 'ulong', 'ulong'])(parentDeathSignal, killSignal, 0, 0, 0);
-    },
-    hungUp: (descriptor) => {
-      polled[0] = descriptor;
-      polled[1] = 0;
-      return poll(polledAddress, 1, 0) === 1 && ((polled[1] >> 16) & hangUpBit) !== 0;
     },
   };
 }

@@ -36,11 +36,13 @@ export const everyRank = -1;
 
 const magic = Buffer.from('\u0000smoe-mpi\u0001');
 const frameHeaderBytes: number = magic.length + 8;
+/** Ends every frame: Open MPI 5's mpirun holds back what its processes write until their line ends. */
+const lineFeed = 10;
 const linePrefix = '\u0001smoe-mpi ';
 
 /** A message from or to `rank` as bytes for a pipe. */
 export function encodeFrame(rank: number, body: Uint8Array): Uint8Array {
-  const frame = Buffer.alloc(frameHeaderBytes + body.byteLength);
+  const frame = Buffer.alloc(frameHeaderBytes + body.byteLength + 1, lineFeed);
   magic.copy(frame);
   frame.writeInt32LE(rank, magic.length);
   frame.writeUInt32LE(body.byteLength, magic.length + 4);
@@ -74,10 +76,10 @@ export class FrameReader {
       rest = rest.subarray(stray);
       this.needed = frameHeaderBytes;
       if (rest.length < this.needed) break;
-      this.needed += rest.readUInt32LE(magic.length + 4);
+      this.needed += rest.readUInt32LE(magic.length + 4) + 1;
       if (rest.length < this.needed) break;
       // A copy of its own, so that typed arrays in it are aligned and the chunk can be freed.
-      this.onFrame(rest.readInt32LE(magic.length), Uint8Array.from(rest.subarray(frameHeaderBytes, this.needed)));
+      this.onFrame(rest.readInt32LE(magic.length), Uint8Array.from(rest.subarray(frameHeaderBytes, this.needed - 1)));
       rest = rest.subarray(this.needed);
     }
     this.chunks = [rest];

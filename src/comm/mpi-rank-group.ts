@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { ExitStatus, SmoeError } from '../errors.ts';
 import { reasonOf } from './base-rank-group.ts';
+import { guardLauncher } from './mpi-guard.ts';
 import { MpiHostGroup } from './mpi-host-group.ts';
 import { isInsideMpi } from './mpi-environment.ts';
 import { LauncherOutput } from './mpi-launcher-output.ts';
@@ -93,7 +94,8 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
   constructor(options: MpiLaunchOptions<Event>, mpirun: string) {
     super(options.size, options.onEvent);
     this.launcher = spawn(mpirun, mpirunArguments(options), { detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
-    const { stdin, stdout, stderr } = this.launcher;
+    const { pid, stdin, stdout, stderr } = this.launcher;
+    const endGuard = pid === undefined ? () => undefined : guardLauncher(pid);
     const print = (line: string): void => {
       // What ranks say while they are being ended is of no use.
       if (this.hasFailed) return;
@@ -132,6 +134,7 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
       this.launcher.on('close', ended);
       // Its pipes are read to their end, unless something that mpirun has left behind holds them.
       this.launcher.on('exit', (code, signal) => {
+        endGuard();
         setTimeout(() => {
           stdout.destroy();
           stderr.destroy();

@@ -42,8 +42,9 @@ export function watchOver(endpoint: MpiEndpoint, startedBy: StartedBy): Watch {
     });
   };
   const begin = async (): Promise<void> => {
+    if (size === 1) return;
     if (rank === 0) {
-      const address = await start({ rank, startedBy, ...(size > 1 ? { token: randomBytes(16).toString('hex') } : {}) });
+      const address = await start({ rank, startedBy, token: randomBytes(16).toString('hex') });
       if (stopped) return;
       for (let peer = 1; peer < size; peer++) mailbox.send(peer, MailTag.heartbeat, serialize(address));
       return;

@@ -1,38 +1,29 @@
 /**
- * A thread beside every rank, for what a rank that computes or waits would never see.
- *
- * 1. Rank 0 and the others hear each other's heartbeats; who is not heard any more is named, and this rank ends, its Open MPI
- *    daemon first: cut off, that would go on for many minutes.
- * 2. Rank 0 of an mpirun of our own ends once nobody is at the other end of its standard input: the host of the run has gone.
- *
- * mpirun then ends the other ranks.
+ * A thread beside every rank, for what a rank that computes or waits would never see: rank 0 and the others hear each other's
+ * heartbeats. Who is not heard any more is named, and this rank ends, its Open MPI daemon first: cut off, that would go on for
+ * many minutes. mpirun then ends the other ranks.
  */
 import { readFileSync, rmSync, writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { serializeError, SmoeError } from '../errors.ts';
 import { HeartbeatClient, HeartbeatServer, heartbeatTimes, type HeartbeatAddress, type Loss } from './heartbeat.ts';
-import { loadSystemCalls } from './mpi-library.ts';
 import { encodeLine } from './mpi-protocol.ts';
 import type { WatchdogStart } from './mpi-watch.ts';
 
 const { rank, startedBy, token, address } = workerData as WatchdogStart;
 const launched = startedBy === 'launched';
-const hangupIntervalMs = 250;
-const standardInput = 0;
 /** Time for the last words to get through before mpirun or its daemon is told to end. */
 const lastWordsMs = 500;
 /** Time for them to end by themselves. */
 const politeMs = 1500;
 
-const timers: NodeJS.Timeout[] = [];
 let stopped = false;
-const stops: (() => void)[] = [() => timers.forEach((timer) => clearInterval(timer))];
+const stops: (() => void)[] = [];
 parentPort!.on('message', () => {
   stopped = true;
   for (const stop of stops) stop();
 });
 
-if (rank === 0 && launched) watchStandardInput();
 let listening: HeartbeatAddress | undefined;
 if (token !== undefined) {
   const server = new HeartbeatServer(token, (peer, host, loss) => lose(`rank ${peer} on ${host}`, loss));
@@ -50,18 +41,6 @@ if (address !== undefined) {
   }
 }
 parentPort!.postMessage(listening);
-
-function watchStandardInput(): void {
-  const system = loadSystemCalls();
-  let looksHungUp = 0;
-  const timer = setInterval(() => {
-    // A second look, because mpirun also closes the pipe just before it ends the ranks itself.
-    if (!system.hungUp(standardInput) || ++looksHungUp < 2) return;
-    say('smoe: the process that started the ranks has ended; ending them\n');
-    process.kill(process.pid, 'SIGKILL');
-  }, hangupIntervalMs);
-  timers.push(timer);
-}
 
 /** Says that a peer is gone, then ends this rank and what keeps it alive. */
 function lose(who: string, loss: Loss): void {

@@ -61,7 +61,7 @@ async function run(
 
 const smoe = (...args: string[]): string[] => [process.execPath, main, ...args];
 const mpirun = (ranks: number, ...args: string[]): string[] => [
-  ...['mpirun', '--oversubscribe', '--bind-to', 'none', '--mca', 'mpi_yield_when_idle', '1'],
+  ...[process.env.SMOE_MPIRUN ?? 'mpirun', '--oversubscribe', '--bind-to', 'none', '--mca', 'mpi_yield_when_idle', '1'],
   ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
   ...['-n', String(ranks), ...smoe(...args)],
 ];

@@ -64,6 +64,17 @@ describe('--transport', () => {
     assert.equal(slurm.ranks, 2);
   });
 
+  it('mpi inside a Slurm allocation starts as many ranks as it has tasks', () => {
+    assert.equal(read(['--transport', 'mpi'], { SLURM_NTASKS: '3' }).ranks, 3);
+    assert.equal(read(['--transport', 'mpi', '--hosts', 'a'], { SLURM_NTASKS: '3' }).ranks, 1);
+    // The script of `sbatch` is a task 0, but no step.
+    assert.equal(read(['--transport', 'mpi'], { SLURM_NTASKS: '4', SLURM_PROCID: '0' }).ranks, 4);
+    const step = { SLURM_NTASKS: '2', SLURM_PROCID: '1', SLURM_STEP_NUM_TASKS: '2' };
+    assert.throws(() => read(['--transport', 'mpi'], step), { code: 'MPI_SLURM', exitStatus: 2, message: /2 tasks/ });
+    assert.equal(read(['--transport', 'mpi'], { ...step, PMIX_RANK: '1' }).ranks, 2);
+    assert.equal(read([], step).name, 'threads');
+  });
+
   it('refuses what does not go together', () => {
     const refused = (args: string[], message: RegExp, environment?: Record<string, string>): void =>
       assert.throws(() => read(args, environment), { code: 'USAGE_BAD_VALUE', exitStatus: 2, message });

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { parameterWords, rankParameters, withoutRepeatedParameters } from '../../src/comm/mpi-parameters.ts';
+import {
+  parametersOf,
+  parameterWords,
+  rankParameters,
+  setParametersInEnvironment,
+  withoutRepeatedParameters,
+} from '../../src/comm/mpi-parameters.ts';
 
 describe('parameters of Open MPI', () => {
   it('are given once each, the last one', () => {
@@ -10,6 +16,17 @@ describe('parameters of Open MPI', () => {
       '--bind-to none --mca b 2 --mca a 3 -x MCA=a --mca c 4'.split(' '),
     );
     assert.deepEqual(withoutRepeatedParameters(['--mca', 'a', '--mca']), ['--mca', 'a', '--mca']);
+  });
+
+  it('reach ranks that somebody else has started, except where they are set already', () => {
+    const environment = { OMPI_MCA_btl_tcp_eager_limit: '65536' };
+    setParametersInEnvironment(parametersOf('Open MPI v4.1.4'), environment);
+    assert.deepEqual(environment, {
+      OMPI_MCA_btl_tcp_eager_limit: '65536',
+      OMPI_MCA_mpi_yield_when_idle: '1',
+      OMPI_MCA_btl_tcp_flags: 'send,inplace',
+    });
+    assert.equal(parametersOf('Open MPI v5.0.11').pml, 'ob1');
   });
 
   it("give way to a user's own", () => {

@@ -72,9 +72,19 @@ describe('lines of standard error', () => {
     for (const text of [`before\n${ruler}\n${killed}\n`, `${ruler}\n${ruler}\n${exited}\n${ruler}\nafter\n`]) {
       for (const character of text) output.push(character);
     }
+    // The same of Open MPI 5.
+    const killed5 = 'prterun noticed that process rank 0 with PID 13524 on node c exited on\nsignal 9 (Killed).';
+    const exited5 = 'The first process to do so was:\n\n   Process name: [prterun-c-13511@1,3]\n   Exit code:    1';
+    output.push(`${ruler}\n${killed5}\n${ruler}\n${ruler}\n${exited5}\n${ruler}\n`);
     const heading = 'ORTE has lost communication with a remote daemon.\n\n  HNP daemon   : [[1,0],0] on node a\n';
     output.push(`${ruler}\n${heading}  Remote daemon: [[1,0],2] on node 10.0.0.3\n\nThis is\n${ruler}\n`);
-    assert.deepEqual(deaths, ['2 signal 9 (Killed) on b', '1 exited with code 7', 'lost 10.0.0.3']);
+    assert.deepEqual(deaths, [
+      '2 signal 9 (Killed) on b',
+      '1 exited with code 7',
+      '0 signal 9 (Killed) on c',
+      '3 exited with code 1',
+      'lost 10.0.0.3',
+    ]);
     assert.deepEqual(lines, ['before', 'after']);
     assert.ok(output.tail.includes(killed));
   });

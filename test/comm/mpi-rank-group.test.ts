@@ -213,9 +213,13 @@ describe('MPI ranks: an mpirun of their own', { skip }, () => {
   const mpirun = async (...programArguments: string[]): Promise<{ stdout: string }> => {
     const root = process.getuid?.() === 0 ? ['--allow-run-as-root'] : [];
     const options = [...root, '--oversubscribe', '--mca', 'mpi_yield_when_idle', '1', '-n', '3', process.execPath];
-    return promisify(execFile)('mpirun', [...options, pathOf('mpi-join-program'), ...programArguments], {
-      timeout: 30_000,
-    });
+    return promisify(execFile)(
+      process.env.SMOE_MPIRUN ?? 'mpirun',
+      [...options, pathOf('mpi-join-program'), ...programArguments],
+      {
+        timeout: 30_000,
+      },
+    );
   };
 
   it('makes rank 0 the host', async () => {
