@@ -11,7 +11,7 @@ import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
 import type { TrafficCounters } from './communicator.ts';
 import type { MpiLibrary, Region } from './mpi-library.ts';
 import { MailTag, MpiMailbox, type Mail } from './mpi-mailbox.ts';
-import { parametersOf, setParametersInEnvironment } from './mpi-parameters.ts';
+import { ownParameters, setParametersInEnvironment } from './mpi-parameters.ts';
 import { MpiScratchPool } from './mpi-scratch-pool.ts';
 import { removeSharedNames } from './mpi-shared-names.ts';
 
@@ -69,7 +69,7 @@ export class MpiEndpoint {
     const out = library.allocate(8);
     library.check(mpi.MPI_Initialized(out.address), 'starting MPI');
     if (out.integers[0] === 0) {
-      setParametersInEnvironment(parametersOf(library.version));
+      setParametersInEnvironment(ownParameters());
       library.check(mpi.MPI_Init(0, 0), 'starting MPI');
       library.check(mpi.MPI_Comm_set_errhandler(world, library.errorsReturn), 'starting MPI');
     }

@@ -2,6 +2,7 @@
  * Reads what comes out of mpirun's standard error: errors of ranks (see mpi-protocol.ts), mpirun's own notices, and whatever
  * else the ranks print.
  */
+import { launchCause, type LaunchCause } from './mpi-launch-cause.ts';
 import { decodeLine, type MessageFromMpiRank } from './mpi-protocol.ts';
 
 export interface LauncherListener {
@@ -22,6 +23,8 @@ const hostLost = /lost communication with a remote daemon[^]*Remote daemon: \S+ 
 const keptLines = 20;
 
 export class LauncherOutput {
+  /** Why ranks could not be started on some host, where a line has told. */
+  cause: LaunchCause | undefined;
   private readonly listener: LauncherListener;
   private rest = '';
   /** Lines of the notice being read; undefined outside of one. */
@@ -53,6 +56,7 @@ export class LauncherOutput {
     } else if (this.open !== undefined) {
       this.open.push(line);
     } else if (line !== '') {
+      this.cause ??= launchCause(line);
       this.keep([line]);
       this.listener.onLine(line);
     }

@@ -144,6 +144,9 @@ export function loadMpi(): MpiLibrary {
 function openLibrary(koffi: Koffi): NativeLibrary {
   const names = process.env.SMOE_MPI_LIBRARY === undefined ? libraryNames : [process.env.SMOE_MPI_LIBRARY];
   const failures: unknown[] = [];
+  // UCX, which Open MPI may bring along, tries its memory hooks by sbrk(+page) and sbrk(-page) when it is loaded. Where V8's code
+  // happens to lie right above the heap the first fails, and the second takes a page that is in use.
+  process.env.UCX_MEM_EVENTS ??= 'n';
   for (const name of names) {
     try {
       // Open MPI's plug-ins look for its symbols globally.

@@ -15,16 +15,9 @@ export const rankParameters: Record<string, string> = {
   oob_tcp_keepalive_probes: '3',
 };
 
-/**
- * Open MPI 5 as it comes loads UCX and patches the C library's memory calls, under the feet of V8's threads: one launch in ten
- * then ended with a segmentation fault (5.0.11, three ranks; none of 50 with these).
- */
-const parametersOf5: Record<string, string> = { pml: 'ob1', btl: 'self,sm,tcp', memory: '^patcher' };
-
-/** Those that a rank itself needs, for a version of the library such as "Open MPI v4.1.4". */
-export function parametersOf(version: string): Record<string, string> {
-  const own = Object.entries(rankParameters).filter(([name]) => !name.startsWith('oob_'));
-  return { ...Object.fromEntries(own), ...(/v5\./.test(version) ? parametersOf5 : {}) };
+/** Those that a rank itself needs; the others are mpirun's. */
+export function ownParameters(): Record<string, string> {
+  return Object.fromEntries(Object.entries(rankParameters).filter(([name]) => !name.startsWith('oob_')));
 }
 
 /**

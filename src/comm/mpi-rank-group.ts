@@ -104,7 +104,10 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
     };
     this.output = new LauncherOutput({
       onMessage: (rank, message) => this.hear(rank, message),
-      onDeath: (rank, reason) => this.died(rank, reason),
+      onDeath: (rank, reason) => {
+        if (this.output.cause === undefined) this.died(rank, reason);
+        else this.fail(this.launchError(`rank ${rank} ${reason}`));
+      },
       onHostLost: (host) => {
         this.fail(
           new SmoeError('RANK_LOST', `mpirun cannot reach ${host} any more: it is down or the network between is cut`, {
@@ -172,7 +175,8 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
   }
 
   private launchError(what: string): SmoeError {
-    const { tail } = this.output;
+    const { cause, tail } = this.output;
+    if (cause !== undefined) return new SmoeError('MPI_LAUNCH', `${cause.message} (${what})`, { hint: cause.hint });
     return new SmoeError('MPI_LAUNCH', tail === '' ? what : `${what}: ${tail}`);
   }
 }

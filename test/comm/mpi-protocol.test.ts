@@ -90,6 +90,33 @@ describe('lines of standard error', () => {
   });
 });
 
+describe('what keeps ranks from being started', () => {
+  it('is told from what ssh, shells and Node.js say', () => {
+    const cases: [string, RegExp][] = [
+      ['ssh: connect to host 10.0.0.7 port 22: No route to host\r', /^ssh cannot reach 10\.0\.0\.7: No route to host$/],
+      ['ssh: Could not resolve hostname nowhere: Name or service not known', /^nowhere is not known/],
+      ['root@10.0.0.2: Permission denied (publickey,password).', /^10\.0\.0\.2 lets nobody in without a password/],
+      ['Host key verification failed.', /^ssh does not know the key/],
+      ['bash: line 1: orted: command not found', /^a host has no orted/],
+      [
+        "Error: Cannot find module '/opt/smoe/dist/src/comm/mpi-rank.js'",
+        /^a host does not have \/opt\/smoe\/.*rank\.js$/,
+      ],
+    ];
+    for (const [line, expected] of cases) {
+      const nothing = (): void => undefined;
+      const output = new LauncherOutput({
+        onMessage: nothing,
+        onDeath: nothing,
+        onHostLost: nothing,
+        onLine: nothing,
+      });
+      output.push(`Permission denied, please try again.\n${line}\nhint\n`);
+      assert.match(output.cause?.message ?? '', expected);
+    }
+  });
+});
+
 describe('agreement', () => {
   const identities = ['a', 'b'].map((host) => ({ host, build: '1', mpi: 'Open MPI v4.1.4' }));
 
