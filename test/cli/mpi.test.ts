@@ -177,7 +177,7 @@ describe('smoe over MPI', { skip }, () => {
       mpirun(2, 'compare', model, '--transport', 'mpi', ...long),
       () => whenRanksRun(main, (ranks) => process.kill(ranks[1]!, 'SIGINT')),
       undefined,
-      /process rank \d with PID \d+ on node \S+ exited on signal 2|INTERRUPTED/,
+      /process rank \d with PID \d+ on node \S+ exited\s+on\s+signal 2|INTERRUPTED/,
     ],
   ];
   for (const [what, command, act, expected, said] of ends) {

@@ -7,6 +7,7 @@ import { sumOfPhases, waitOfPhases } from '../../src/timeline/phase-times.ts';
 import { phaseNames } from '../../src/timeline/phases.ts';
 import { randomPlan, request, run, runOnce } from '../engine/runs.ts';
 import { tinyDirectory } from '../model/fixtures.ts';
+import { assertTraceEventFormat } from './trace-event-format.ts';
 
 const directory = tinyDirectory('qwen3_moe');
 const layout = { dataParallel: 1, tensorParallel: 4 };
@@ -60,15 +61,9 @@ for (const overlap of [[], overlapNames]) {
 
     const trace = new MeasuredTrace();
     trace.addRun('speculative', ranks);
-    const { traceEvents } = JSON.parse(trace.toJson()) as {
-      traceEvents: { ph: string; tid: number; ts: number; dur: number }[];
-    };
-    const endOf = new Map<number, number>();
-    for (const { ph, tid, ts, dur } of traceEvents.filter(({ ph }) => ph === 'X')) {
-      assert.equal(ph, 'X');
-      assert.ok(ts >= (endOf.get(tid) ?? 0) - 1e-6, 'events of one track do not overlap');
-      endOf.set(tid, ts + dur);
-    }
+    const spanCount = ranks.reduce((sum, { spans }) => sum + spans.phase.length, 0);
+    const { slices, tracks } = assertTraceEventFormat(trace.toJson());
+    assert.ok(slices >= spanCount && tracks >= ranks.length, `${slices} slices on ${tracks} tracks`);
   });
 }
 
