@@ -79,7 +79,7 @@ const versionBytes = 8192;
 const truncatedClass = 15;
 
 export const installHint: string =
-  'install Open MPI 4 on every host: apt-get install openmpi-bin (Debian, Ubuntu), dnf install openmpi (Fedora), ' +
+  'install Open MPI 4 or 5 on every host: apt-get install openmpi-bin (Debian, Ubuntu), dnf install openmpi (Fedora), ' +
   'brew install open-mpi (macOS)';
 
 /** The npm package that calls native libraries. */
@@ -181,7 +181,7 @@ export function assertSupported(version: string): void {
   if (match[1] === '4' || match[1] === '5') return;
   throw new SmoeError(
     'MPI_VERSION',
-    `Open MPI ${match[1]}.${match[2]} is not supported; 4.1 is what it is tested with`,
+    `Open MPI ${match[1]}.${match[2]} is not supported; 4.1 and 5.0 are what it is tested with`,
     {
       hint: installHint,
     },

@@ -143,7 +143,7 @@ describe('smoe over MPI', { skip }, () => {
       environment: { SMOE_MPIRUN: '/nonexistent/mpirun' },
     });
     assert.equal(missing.status, 1);
-    assert.match(missing.stderr, /^error MPI_MISSING: .*\nhint: install Open MPI 4 .*apt-get install openmpi-bin/);
+    assert.match(missing.stderr, /^error MPI_MISSING: .*\nhint: install Open MPI 4 or 5 .*apt-get install openmpi-bin/);
     const tooFew = await run(mpirun(2, 'compare', model, '--transport', 'mpi', '--ranks', '4'));
     assert.equal(tooFew.status, 2);
     assert.match(tooFew.stderr, /error RANK_COUNT: 4 ranks are wanted, 2 processes have been started/);
