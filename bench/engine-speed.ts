@@ -151,6 +151,7 @@ const job: RankJob = {
   firstRecordRow: Int32Array.of(0),
   recordRouting: false,
   overlap: [],
+  compactRows: false,
   logits: 'none',
   streaming: false,
   timelineSteps: 0,

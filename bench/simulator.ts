@@ -108,6 +108,7 @@ async function computedMs(
       logits: 'none',
       recordRouting: false,
       overlap: [],
+      compactRows: false,
       timelineSteps: 0,
     },
     ...{ placement: new Int32Array(jobs.length), firstRecordRow: new Int32Array(jobs.length), streaming: true },

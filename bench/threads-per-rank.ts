@@ -44,7 +44,15 @@ function openRank(threads: number): (job: RankJob) => RankReport {
 
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'token', requests, recordRouting: false, overlap: [], logits: 'none' },
+    ...{
+      schedule: 'dedup',
+      predictor: 'token',
+      requests,
+      recordRouting: false,
+      overlap: [],
+      compactRows: false,
+      logits: 'none',
+    },
     placement: new Int32Array(requests.length),
     firstRecordRow: new Int32Array(requests.length),
     streaming: false,

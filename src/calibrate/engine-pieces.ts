@@ -130,7 +130,15 @@ async function timePiece(
 /** For one data-parallel group. */
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, overlap: [], timelineSteps: 0 },
+    ...{
+      schedule: 'dedup',
+      predictor: 'random',
+      logits: 'none',
+      recordRouting: false,
+      overlap: [],
+      compactRows: false,
+      timelineSteps: 0,
+    },
     ...{ requests, placement: new Int32Array(requests.length), streaming: true },
     firstRecordRow: new Int32Array(requests.length),
   };

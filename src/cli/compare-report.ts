@@ -20,6 +20,8 @@ export interface ScheduleReport {
   predictor: PredictorName | null;
   bytes: ByteFigures;
   messages: number;
+  /** Whether rows travelled compact. */
+  compactRows: boolean;
   localActivationRate: number;
   remoteDevicesPerToken: number;
   loadImbalance: number;
@@ -127,6 +129,7 @@ function scheduleReport(
     predictor: schedule === 'speculative' ? predictor : null,
     bytes: byteFigures(checked.bytes),
     messages: checked.messages,
+    compactRows: checked.compactRows,
     localActivationRate: checked.localActivationRate,
     remoteDevicesPerToken: checked.remoteDevicesPerToken,
     loadImbalance: checked.loadImbalance,

@@ -35,6 +35,8 @@ export interface CompareSetup {
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs, undefined for the session's default; one rank has nothing to overlap. */
   overlap: readonly OverlapName[] | undefined;
+  /** Undefined for the session's default. */
+  compactRows: boolean | undefined;
   /** On the layout's runs. */
   threadsPerRank: number;
   /** Steps of the recorded timelines; 0 = none. */
@@ -149,7 +151,7 @@ export async function runComparison(
 }
 
 function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsKept, signal: AbortSignal): RunOptions {
-  const { predictor, requests, overlap } = setup;
+  const { predictor, requests, overlap, compactRows } = setup;
   return {
     schedule,
     predictor,
@@ -157,6 +159,7 @@ function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsK
     logits,
     recordRouting: false,
     ...(overlap === undefined ? {} : { overlap }),
+    ...(compactRows === undefined ? {} : { compactRows }),
     signal,
   };
 }

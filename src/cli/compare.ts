@@ -19,11 +19,13 @@ import {
   jsonArgs,
   layoutArgs,
   modelArgs,
+  compactRowArgs,
   overlapArgs,
   planArgs,
   predictorArgs,
   ranksOf,
   readLayout,
+  readCompactRows,
   readOverlap,
   scheduleList,
   readThreadsPerRank,
@@ -80,6 +82,7 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...compactRowArgs,
     ...threadArgs,
     ...timelineArgs,
     ...jsonArgs,
@@ -121,6 +124,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
+  const compactRows = readCompactRows(flags);
   const threadsPerRank = readThreadsPerRank(flags);
   const timeline = readTimelinePath(flags);
 
@@ -157,6 +161,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     stepTokens,
     logits,
     overlap,
+    compactRows,
     threadsPerRank,
     timelineSteps: timeline === undefined ? 0 : timelineSteps,
     transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },

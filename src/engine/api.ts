@@ -95,6 +95,8 @@ export interface RunOptions {
   recordRouting: boolean;
   /** Default `Session.defaultOverlap`. */
   overlap?: readonly OverlapName[];
+  /** Whether `dedup` and `speculative` send rows compact (docs/compact-rows.md); by default only `speculative` does, over links. */
+  compactRows?: boolean;
   /** Steps whose largest group has fewer tokens are not cut into micro-batches; default `fewestMicrobatchedTokens`. */
   microbatchTokens?: number;
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
@@ -141,6 +143,7 @@ export interface RunReport {
   outputs: RequestOutput[];
   bytes: Record<Purpose, number> & { total: number };
   messages: number;
+  compactRows: boolean;
   localActivationRate: number;
   remoteDevicesPerToken: number;
   /** Largest / mean expert rows computed per rank, mean over layers. */

@@ -36,6 +36,7 @@ export interface RankJob {
   firstRecordRow: Int32Array;
   recordRouting: boolean;
   overlap: readonly OverlapName[];
+  compactRows: boolean;
   /** Of no meaning without `microbatch`. */
   microbatchTokens?: number;
   logits: LogitsKept;

@@ -45,7 +45,7 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
   const tensorGroup = world.split(part.dataParallelRank, part.tensorParallelRank);
   const observer = new RoutingObserver(ownership, rank, config.layers, config.topK);
   const clock = new PhaseClock();
-  const resources = buffers.schedules.map((scheduleBuffers): ScheduleResources => ({
+  const resources = buffers.schedules.map((scheduleBuffers): Omit<ScheduleResources, 'compactRows'> => ({
     kernels,
     floats: new Float32Array(memory.buffer),
     integers,
@@ -92,15 +92,16 @@ export function createRank(context: RankContext<RankData, RankEvent>): (job: Ran
 
   const schedules = new Map<string, [MoeSchedule, MoeSchedule]>();
   const schedulesFor = (job: RankJob): [MoeSchedule, MoeSchedule] => {
-    const key = `${job.schedule}/${job.predictor}`;
+    const key = `${job.schedule}/${job.predictor}/${job.compactRows}`;
     const known = schedules.get(key);
     if (known !== undefined) return known;
-    const made = resources.map((own) =>
-      createSchedule(job.schedule, own, () => {
+    const made = resources.map((common) => {
+      const own = { ...common, compactRows: job.compactRows };
+      return createSchedule(job.schedule, own, () => {
         const predictor = createPredictor(job.predictor, data.plan);
         return new PredictedSlices(own, data.plan, part.dataParallelRank, predictor, data.stepTokens);
-      }),
-    ) as [MoeSchedule, MoeSchedule];
+      });
+    }) as [MoeSchedule, MoeSchedule];
     schedules.set(key, made);
     return made;
   };

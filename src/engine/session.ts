@@ -10,6 +10,7 @@ import { RequestPlacer } from '../predict/placement.ts';
 import { phaseTimes } from '../timeline/phase-times.ts';
 import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
+import { Kernels } from '../kernels/kernels.ts';
 import { overlapInMemory, type OverlapName, overlapNames } from './api.ts';
 import type {
   GenerationRequest,
@@ -86,8 +87,11 @@ class RankSession implements Session {
   }
 
   get defaultOverlap(): readonly OverlapName[] {
-    const crossesLinks = this.options.link !== undefined || new Set(this.hosts).size > 1;
-    return crossesLinks ? overlapNames : overlapInMemory;
+    return this.#crossesLinks ? overlapNames : overlapInMemory;
+  }
+
+  get #crossesLinks(): boolean {
+    return this.options.link !== undefined || new Set(this.hosts).size > 1;
   }
 
   async run(options: RunOptions): Promise<RunReport> {
@@ -158,11 +162,23 @@ class RankSession implements Session {
       firstRecordRow,
       recordRouting: options.recordRouting,
       overlap: options.overlap ?? this.defaultOverlap,
+      compactRows: this.#compactRows(options),
       ...(options.microbatchTokens === undefined ? {} : { microbatchTokens: options.microbatchTokens }),
       logits: options.logits,
       streaming: options.onToken !== undefined,
       timelineSteps: options.timelineSteps ?? 0,
     };
+  }
+
+  #compactRows({ schedule, compactRows }: RunOptions): boolean {
+    const { hiddenSize } = this.#config;
+    const able = Kernels.canCompact(hiddenSize);
+    if (compactRows === undefined) return schedule === 'speculative' && this.#crossesLinks && able;
+    if (!compactRows || able) return compactRows && (schedule === 'dedup' || schedule === 'speculative');
+    throw new SmoeError('COMPACT_ROWS', `rows of ${hiddenSize} values cannot be made compact`, {
+      hint: 'leave compact rows off: the hidden size must be a multiple of 16',
+      exitStatus: ExitStatus.usage,
+    });
   }
 
   /** Round robin, or by expert affinity under `speculative`. */
@@ -202,6 +218,7 @@ class RankSession implements Session {
       outputs,
       bytes: { ...(bytes as Record<Purpose, number>), total: sum(purposes, (purpose) => bytes[purpose]!) },
       messages: sum(reports, (report) => report.messages),
+      compactRows: job.compactRows,
       localActivationRate: mean(layers.map((layer) => layer.localActivationRate)),
       remoteDevicesPerToken: mean(layers.map((layer) => layer.remoteDevicesPerToken)),
       loadImbalance: mean(layers.map((layer) => layer.loadImbalance)),

@@ -20,6 +20,7 @@ const setup: CompareSetup = {
   stepTokens: 8,
   logits: 'sampled',
   overlap: [],
+  compactRows: undefined,
   threadsPerRank: 3,
   timelineSteps: 0,
   transport: { transport: 'mpi' },
