@@ -127,8 +127,17 @@ async function warmUpAll(
     onProgress(`warming up ranks on plan ${plan}`);
     const warming = setups
       .filter((setup) => setup.plan === plan && setup.schedule !== 'deepspeed-moe')
-      .map(({ schedule, predictor, overlap }) => () => {
-        return session.run({ schedule, predictor, overlap, requests, logits: 'none', recordRouting: false, signal });
+      .map(({ schedule, predictor, overlap, compactRows }) => () => {
+        return session.run({
+          schedule,
+          predictor,
+          overlap,
+          compactRows,
+          requests,
+          logits: 'none',
+          recordRouting: false,
+          signal,
+        });
       });
     await warmUp(warming, warmUpMs);
   }
@@ -155,8 +164,10 @@ async function measureCell(
   const requests = requestsOf(workload, layout);
   const started = performance.now();
   const run = (setup: Setup, logits: LogitsKept): Promise<RunReport> => {
-    const { schedule, predictor, plan, overlap } = setup;
-    return sessions.get(plan)!.run({ schedule, predictor, overlap, requests, logits, recordRouting: false, signal });
+    const { schedule, predictor, plan, overlap, compactRows } = setup;
+    return sessions
+      .get(plan)!
+      .run({ schedule, predictor, overlap, compactRows, requests, logits, recordRouting: false, signal });
   };
   const measured: SetupResult[] = [];
   for (const setup of used) {

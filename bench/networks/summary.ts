@@ -68,10 +68,13 @@ export const ours = 'speculative';
 export const oursWithReplicas = 'speculative, 25 % replicas';
 export const baselineOverlapped: string = `${baseline}, overlapped`;
 export const oursOverlapped: string = `${ours}, overlapped`;
+export const oursCompact: string = `${ours}, compact rows`;
+export const oursCompactWithReplicas: string = `${oursWithReplicas}, compact rows`;
+const oursOverlappedCompact = `${oursOverlapped}, compact rows`;
 
-/** What the engine does when nothing else is asked for: steps too short to overlap run as they do without. */
+/** What the engine does over links when nothing else is asked for: steps too short to overlap run as they do without. */
 export function byDefault(cell: CellResult): string {
-  return setupOf(cell, oursOverlapped) === undefined ? ours : oursOverlapped;
+  return setupOf(cell, oursOverlappedCompact) === undefined ? oursCompact : oursOverlappedCompact;
 }
 
 /** The faster of the two schedules without deduplication, in a cell. */
@@ -102,7 +105,7 @@ export function bars(results: Results): Bar[] {
     const worst = falls.toSorted((a, b) => a.share - b.share)[0]!;
     const range = `${percent(worst.share)} (${worst.cell.layout} ${worst.cell.workload}) to ${percent(Math.max(...falls.map(({ share }) => share)))} below`;
     add(
-      `EP bytes, \`${mine}\` against \`${to}\`${within === tensorParallel ? ', TP4' : ''}`,
+      `EP bytes, \`${mine}\` against \`${to}\`${within === cells ? '' : ', TP4'}`,
       `at least ${percent(least, 0)} below`,
       `${range}${missed(worst.share, least)}`,
       worst.share >= least,
@@ -111,6 +114,8 @@ export function bars(results: Results): Bar[] {
   byteFall(cells, ours, 'deepspeed-moe', 0.72);
   byteFall(tensorParallel, ours, 'alltoallv', 0.66);
   byteFall(tensorParallel, oursWithReplicas, 'alltoallv', 0.75);
+  const compact = tensorParallel.filter((cell) => setupOf(cell, oursCompactWithReplicas) !== undefined);
+  byteFall(compact, oursCompactWithReplicas, 'alltoallv', 0.75);
 
   if (shaped.length > 0) {
     for (const mine of [ours, oursWithReplicas]) {
@@ -124,10 +129,17 @@ export function bars(results: Results): Bar[] {
     }
     const byDefaultFalls = shaped.map((cell) => fall(latencyRatio(cell, byDefault(cell), betterOldSchedule(cell))[0]));
     add(
-      'the same, `speculative` as the engine runs it by default: overlapped where steps are long enough (the older two are not)',
+      'the same, `speculative` as the engine runs it by default: compact rows, overlapped where steps are long enough (the older two have neither)',
       '-',
       `${percent(mean(byDefaultFalls))} lower (${percent(Math.min(...byDefaultFalls))} to ${percent(Math.max(...byDefaultFalls))})`,
       mean(byDefaultFalls) >= 0.31,
+    );
+    const compactFalls = shaped.map((cell) => fall(latencyRatio(cell, oursCompact, ours)[0]));
+    add(
+      'compact rows by themselves: `speculative` with them against without, neither overlapped',
+      '-',
+      `${percent(mean(compactFalls))} lower (${percent(Math.min(...compactFalls))} to ${percent(Math.max(...compactFalls))})`,
+      mean(compactFalls) >= 0,
     );
     const bothOverlapped = shaped.filter((cell) => setupOf(cell, oursOverlapped) !== undefined);
     if (bothOverlapped.length > 0) {
@@ -140,7 +152,7 @@ export function bars(results: Results): Bar[] {
       );
     }
     const bound = shaped.filter((cell) => isBandwidthBound(results, cell));
-    for (const mine of [ours, oursWithReplicas]) {
+    for (const mine of [ours, oursWithReplicas, oursCompact]) {
       const higher = bound.filter((cell) => latencyRatio(cell, mine, baseline)[0] >= 1);
       const falls = bound.map((cell) => fall(latencyRatio(cell, mine, baseline)[0]));
       add(
