@@ -62,15 +62,17 @@ describe('sessions over MPI', { skip }, () => {
         const reports: object[] = [];
         for (const schedule of scheduleNames) {
           const overlap = schedule === 'speculative' ? (['microbatch'] as const) : [];
-          reports.push(
-            essence(await session.run(run({ requests, schedule, predictor: 'combined', logits: 'all', overlap }))),
-          );
+          for (const compactRows of [false, true]) {
+            const options = { requests, schedule, predictor: 'combined', logits: 'all', overlap, compactRows } as const;
+            reports.push(essence(await session.run(run(options))));
+          }
         }
         assert.equal(session.hosts.length, 4);
         await session.close();
         found.push(reports);
       }
-      scheduleNames.forEach((schedule, i) => assert.deepEqual(found[1]![i], found[0]![i], schedule));
+      const names = scheduleNames.flatMap((schedule) => [schedule, `${schedule}, compact rows`]);
+      names.forEach((name, i) => assert.deepEqual(found[1]![i], found[0]![i], name));
     }
   });
 
