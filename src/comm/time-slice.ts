@@ -17,7 +17,7 @@ const systemCalls: Partial<Record<NodeJS.Architecture, { set: number; get: numbe
 const attributeBytes = 48;
 const policyAt = 4;
 const runtimeAt = 24;
-const ordinaryPolicies = [0, 3];
+const ordinaryPolicies: ReadonlySet<number> = new Set([0, 3]);
 
 type SystemCall = (number: number, thread: number, attributes: Buffer, last: number, flags: number) => number;
 
@@ -31,7 +31,7 @@ export function requestTimeSlice(microseconds: number): boolean {
   const call = systemCall();
   const attributes = Buffer.alloc(attributeBytes);
   if (call(numbers.get, 0, attributes, attributeBytes, 0) !== 0) return false;
-  if (!ordinaryPolicies.includes(attributes.readUInt32LE(policyAt))) return false;
+  if (!ordinaryPolicies.has(attributes.readUInt32LE(policyAt))) return false;
   attributes.writeBigUInt64LE(BigInt(Math.round(microseconds * 1000)), runtimeAt);
   return call(numbers.set, 0, attributes, 0, 0) === 0 && timeSlice() === microseconds;
 }
