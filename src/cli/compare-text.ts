@@ -30,10 +30,18 @@ const routingColumns: ReportColumn[] = [
   right('remote devices/token', (schedule) => formatNumber(schedule.remoteDevicesPerToken)),
   right('imbalance', (schedule) => formatNumber(schedule.loadImbalance)),
   right('recall', (schedule) => formatShare(schedule.recall)),
+];
+
+const timeColumns: ReportColumn[] = [
+  name,
   right('TTFT p50', (schedule) => formatMilliseconds(schedule.ttftMs.p50)),
   right('p99', (schedule) => formatMilliseconds(schedule.ttftMs.p99)),
   right('TPOT p50', (schedule) => formatMilliseconds(schedule.tpotMs.p50)),
   right('p99', (schedule) => formatMilliseconds(schedule.tpotMs.p99)),
+  right('e2e p50', (schedule) => formatMilliseconds(schedule.e2eMs.p50)),
+  right('vs recommended', ({ name: own, relativeLatency }, { recommendation }) =>
+    relativeLatency === null || own === recommendation?.schedule ? '-' : formatChange(relativeLatency, 1),
+  ),
   right('tokens/s', (schedule) => formatNumber(schedule.tokensPerSecond, 1)),
 ];
 
@@ -52,8 +60,13 @@ export function renderComparison(report: CompareReport, style: Style = (_format,
     '',
     style('dim', 'Payload between ranks, all layers and steps; EP = dispatch + combine'),
     table(byteColumns),
-    style('dim', `Routing; time: median of ${formatCount(repeats, 'run')}, p50 and p99 over prompts`),
+    style('dim', 'Routing'),
     table(routingColumns),
+    style(
+      'dim',
+      `Time: median of ${formatCount(repeats, 'run')}, p50 and p99 over prompts; vs: median of ratios within rounds`,
+    ),
+    table(timeColumns),
     ...checkedLines(report, style),
     ...(report.recommendation === null
       ? []
