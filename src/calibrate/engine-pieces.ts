@@ -105,7 +105,7 @@ async function recordPieces(
 
 function launchTimedRank({ modelDirectory, plan }: PieceOptions): Promise<RankGroup<RankJob, TimedStep[]>> {
   const entry = new URL(import.meta.url.endsWith('.ts') ? './engine-rank.ts' : './engine-rank.js', import.meta.url);
-  const data: RankData = { modelDirectory, layout: oneRank, plan, stepTokens, cachePositions };
+  const data: RankData = { modelDirectory, layout: oneRank, plans: [{ plan }], stepTokens, cachePositions };
   return launchRanks({ size: 1, entry, data });
 }
 
@@ -131,7 +131,7 @@ async function timePiece(
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
     ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, overlap: [], timelineSteps: 0 },
-    ...{ requests, placement: new Int32Array(requests.length), streaming: true },
+    ...{ plan: 0, requests, placement: new Int32Array(requests.length), streaming: true },
     firstRecordRow: new Int32Array(requests.length),
   };
 }
