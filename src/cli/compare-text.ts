@@ -1,6 +1,14 @@
 import { isLossless, type CompareReport, type ScheduleReport } from './compare-report.ts';
 import type { Console } from './console.ts';
-import { formatBytes, formatChange, formatCount, formatMilliseconds, formatNumber, formatShare } from './format.ts';
+import {
+  formatBytes,
+  formatChange,
+  formatCount,
+  formatMilliseconds,
+  formatNumber,
+  formatShare,
+  wrap,
+} from './format.ts';
 import { renderTable, type Column } from './table.ts';
 
 type Style = Console['style'];
@@ -8,6 +16,9 @@ type Style = Console['style'];
 interface ReportColumn extends Column {
   cell(schedule: ScheduleReport, report: CompareReport): string;
 }
+
+/** Of the widest tables. */
+const reasonColumns = 108;
 
 const name: ReportColumn = { title: 'schedule', align: 'left', cell: (schedule) => schedule.name };
 const right = (title: string, cell: ReportColumn['cell']): ReportColumn => ({ title, align: 'right', cell });
@@ -68,11 +79,15 @@ export function renderComparison(report: CompareReport, style: Style = (_format,
     ),
     table(timeColumns),
     ...checkedLines(report, style),
-    ...(report.recommendation === null
-      ? []
-      : [`${style('bold', `recommended here: ${report.recommendation.schedule}`)}; ${report.recommendation.reason}`]),
+    ...recommendationLines(report, style),
     '',
   ].join('\n');
+}
+
+function recommendationLines({ recommendation }: CompareReport, style: Style): string[] {
+  if (recommendation === null) return [];
+  const { schedule, reason } = recommendation;
+  return [style('bold', `recommended here: ${schedule}`), ...wrap(reason, reasonColumns).map((line) => `  ${line}`)];
 }
 
 function checkedLines(report: CompareReport, style: Style): string[] {
