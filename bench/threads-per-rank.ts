@@ -34,7 +34,7 @@ function openRank(threads: number): (job: RankJob) => RankReport {
   const data: RankData = {
     modelDirectory: directory,
     layout: { dataParallel: 1, tensorParallel: 1 },
-    plan,
+    plans: [{ plan }],
     stepTokens: promptTokens,
     cachePositions: (sequences + 2) * (promptTokens + decodedTokens),
     threads,
@@ -57,6 +57,7 @@ function jobOf(requests: GenerationRequest[]): RankJob {
     firstRecordRow: new Int32Array(requests.length),
     streaming: false,
     timelineSteps: 0,
+    plan: 0,
   };
 }
 

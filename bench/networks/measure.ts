@@ -9,7 +9,7 @@ import type {
   Session,
   SessionOptions,
 } from '../../src/engine/api.ts';
-import { openSession } from '../../src/engine/session.ts';
+import { openSession, openSessions } from '../../src/engine/session.ts';
 import { warmUp } from '../../src/engine/warm-up.ts';
 import { readPlan } from '../../src/plan/plan-file.ts';
 import { SeededRandom } from '../../src/plan/seeded-random.ts';
@@ -88,20 +88,18 @@ async function measureLayout(
   const positions = cells.map(({ workload }) => cachePositionsFor(requestsOf(workload, layout), layout.dataParallel));
   const sessions = new Map<PlanName, Session>();
   try {
-    for (const plan of planNames) {
-      onProgress(`${network.name} ${layout.name}: starting ranks on plan ${plan}`);
-      sessions.set(
-        plan,
-        await openSession({
-          modelDirectory: demoDirectory,
-          layout: { dataParallel: layout.dataParallel, tensorParallel: layout.tensorParallel },
-          plan: readPlan(planPath(plansDirectory, plan)),
-          ...transportOf(network),
-          maximumStepTokens: results.stepTokens,
-          cachePositions: Math.max(...positions),
-        }),
-      );
-    }
+    onProgress(`${network.name} ${layout.name}: starting ranks`);
+    const opened = await openSessions(
+      {
+        modelDirectory: demoDirectory,
+        layout: { dataParallel: layout.dataParallel, tensorParallel: layout.tensorParallel },
+        ...transportOf(network),
+        maximumStepTokens: results.stepTokens,
+        cachePositions: Math.max(...positions),
+      },
+      planNames.map((plan) => ({ plan: readPlan(planPath(plansDirectory, plan)) })),
+    );
+    planNames.forEach((plan, i) => sessions.set(plan, opened[i]!));
     await warmUpAll(sessions, layout, options);
     for (const cell of cells) {
       if (Date.now() > deadline) return false;

@@ -1,5 +1,6 @@
 /** The figures that the issue asks for, from the results alone. Ratios are medians of ratios within a round. */
-import { recommend } from '../../src/cli/compare-recommendation.ts';
+import { type Candidate, recommend } from '../../src/cli/compare-recommendation.ts';
+import { relativeLatency } from '../../src/cli/relative-latency.ts';
 import type { ScheduleName } from '../../src/engine/api.ts';
 import { median, quantile } from '../machine.ts';
 import { networks, ranks } from './matrix.ts';
@@ -21,8 +22,8 @@ export function setupOf(cell: CellResult, name: string): SetupResult | undefined
 /** Latency of one setup over another's, round by round: [median, lower quartile, upper quartile]. */
 export function latencyRatio(cell: CellResult, of: string, to: string): [number, number, number] {
   const [mine, other] = [setupOf(cell, of)!.samples.e2eMs, setupOf(cell, to)!.samples.e2eMs];
-  const ratios = mine.map((value, round) => value / other[round]!);
-  return [median(ratios), quantile(ratios, 0.25), quantile(ratios, 0.75)];
+  const ratio = relativeLatency(mine, other);
+  return [ratio.median, ratio.lowerQuartile, ratio.upperQuartile];
 }
 
 export const kindOf = (cell: CellResult): 'memory' | 'testbed' | 'emulated' =>
@@ -48,17 +49,21 @@ export function isBandwidthBound(results: Results, cell: CellResult): boolean {
 }
 
 /** What `smoe compare` would recommend of the four schedules it runs by default. */
-function recommended(cell: CellResult): string {
+function recommended(cell: CellResult): ScheduleName {
   const names = {
     'deepspeed-moe': 'deepspeed-moe',
     alltoallv: 'alltoallv',
     dedup: baseline,
     speculative: ours,
   } as const;
-  const candidates = Object.entries(names).map(([name, setup]) => {
-    const { bytes, samples } = setupOf(cell, setup)!;
-    const p50 = median(samples.e2eMs);
-    return { name: name as ScheduleName, bytes, e2eMs: { p50, p99: p50 } };
+  const candidates = Object.entries(names).map(([name, setup]): Candidate => {
+    const result = setupOf(cell, setup)!;
+    const { shuffle, predict } = shuffleShare(result);
+    return {
+      name: name as ScheduleName,
+      ...{ bytes: result.bytes, e2eMsByRound: result.samples.e2eMs, loadImbalance: result.loadImbalance },
+      shuffling: shuffle + predict,
+    };
   });
   return recommend(candidates, cell.network)!.schedule;
 }
@@ -215,7 +220,7 @@ export function bars(results: Results): Bar[] {
       : `different in ${wrong.join('; ')}`,
     wrong.length === 0,
   );
-  const shuffled = cells.filter(({ layout }) => layout !== 'DP4').map((cell) => shuffleShare(cell));
+  const shuffled = cells.filter(({ layout }) => layout !== 'DP4').map((cell) => shuffleShare(setupOf(cell, ours)!));
   if (shuffled.length > 0) {
     const most = Math.max(...shuffled.map(({ shuffle }) => shuffle));
     add(
@@ -232,9 +237,9 @@ function missed(value: number, bar: number): string {
   return value >= bar ? '' : `; missed by ${percent(bar - value)}`;
 }
 
-/** Share of `speculative`'s step time, in a cell. */
-export function shuffleShare(cell: CellResult): { shuffle: number; predict: number } {
-  const { rankMs, shuffleMs, predictMs } = setupOf(cell, ours)!.samples;
+/** Shares of a setup's step time. */
+export function shuffleShare({ samples }: SetupResult): { shuffle: number; predict: number } {
+  const { rankMs, shuffleMs, predictMs } = samples;
   const share = (part: number[]): number => median(part.map((value, round) => value / rankMs[round]!));
   return { shuffle: share(shuffleMs), predict: share(predictMs) };
 }

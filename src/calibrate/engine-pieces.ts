@@ -105,7 +105,7 @@ async function recordPieces(
 
 function launchTimedRank({ modelDirectory, plan }: PieceOptions): Promise<RankGroup<RankJob, TimedStep[]>> {
   const entry = new URL(import.meta.url.endsWith('.ts') ? './engine-rank.ts' : './engine-rank.js', import.meta.url);
-  const data: RankData = { modelDirectory, layout: oneRank, plan, stepTokens, cachePositions };
+  const data: RankData = { modelDirectory, layout: oneRank, plans: [{ plan }], stepTokens, cachePositions };
   return launchRanks({ size: 1, entry, data });
 }
 
@@ -130,16 +130,15 @@ async function timePiece(
 /** For one data-parallel group. */
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
+    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, compactRows: false },
     ...{
-      schedule: 'dedup',
-      predictor: 'random',
-      logits: 'none',
-      recordRouting: false,
+      plan: 0,
+      requests,
+      placement: new Int32Array(requests.length),
       overlap: [],
-      compactRows: false,
       timelineSteps: 0,
+      streaming: true,
     },
-    ...{ requests, placement: new Int32Array(requests.length), streaming: true },
     firstRecordRow: new Int32Array(requests.length),
   };
 }

@@ -1,6 +1,6 @@
 import { scheduleNames, type Layout } from '../engine/api.ts';
 import { assertLayoutFits } from '../engine/partition.ts';
-import { openSession } from '../engine/session.ts';
+import { openSessions } from '../engine/session.ts';
 import { ExitStatus } from '../errors.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import { predictorNames } from '../plan/plan.ts';
@@ -168,7 +168,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     planFile: resolved?.path,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
-  const runs = await runComparison(setup, openSession, (what) => console.progress(what), signal);
+  const runs = await runComparison(setup, openSessions, (what) => console.progress(what), signal);
   const report = assembleReport(
     {
       model: model.name,
