@@ -26,6 +26,7 @@ const right = (title: string, cell: ReportColumn['cell']): ReportColumn => ({ ti
 const byteColumns: ReportColumn[] = [
   name,
   { title: 'plan', align: 'left', cell: (schedule) => schedule.plan },
+  { title: 'rows', align: 'left', cell: ({ compactRows }) => (compactRows ? 'compact' : 'plain') },
   right('attention', ({ bytes }) => formatBytes(bytes.attention)),
   right('dispatch', ({ bytes }) => formatBytes(bytes.dispatch)),
   right('combine', ({ bytes }) => formatBytes(bytes.combine)),
