@@ -116,7 +116,7 @@ function openRank(): { rank: (job: RankJob) => RankReport; config: ModelConfig }
   const data: RankData = {
     modelDirectory: directory,
     layout: { dataParallel: 1, tensorParallel: 1 },
-    plan,
+    plans: [{ plan }],
     stepTokens: promptTokens,
     cachePositions: 2 * (promptTokens + decodedTokens),
   };
@@ -135,6 +135,7 @@ const list = products(config, promptTokens);
 const kernels = new KernelBench(list);
 const tokens = prompt();
 const job: RankJob = {
+  plan: 0,
   schedule: 'dedup',
   predictor: 'token',
   requests: [
@@ -151,6 +152,7 @@ const job: RankJob = {
   firstRecordRow: Int32Array.of(0),
   recordRouting: false,
   overlap: [],
+  compactRows: false,
   logits: 'none',
   streaming: false,
   timelineSteps: 0,

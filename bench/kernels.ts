@@ -143,6 +143,32 @@ for (const [rows, first] of [
   ]);
 }
 
+console.log('\ncompact rows of normally distributed values, microseconds a row and GB/s of plain bytes');
+for (const rowWidth of [256, 2048, 7168]) {
+  const rows = 64;
+  const rowBytes = rowWidth * 4;
+  const plain = reserve(rows * rowBytes);
+  const compact = reserve(rows * Kernels.longestCompactRow(rowWidth) + 16);
+  const back = reserve(rows * rowBytes);
+  // Sums of twelve uniform values.
+  const values = new Float32Array(memory.buffer, plain, rows * rowWidth);
+  let seed = 1;
+  for (let i = 0; i < values.length; i++) {
+    let sum = -6;
+    for (let j = 0; j < 12; j++) sum += (seed = (seed * 48271) % 2147483647) / 2147483647;
+    values[i] = sum;
+  }
+  const length = kernels.compactRows(plain, undefined, compact, rows, rowWidth);
+  for (const [what, call] of [
+    ['compact', () => kernels.compactRows(plain, undefined, compact, rows, rowWidth)],
+    ['expand', () => kernels.expandRows(compact, undefined, back, rows, rowWidth)],
+  ] satisfies [string, () => void][]) {
+    const time = seconds(call) / rows;
+    const figures = [(time * 1e6).toFixed(2), (rowBytes / time / 1e9).toFixed(1)];
+    report(`  ${what}, width ${rowWidth}`, [...figures, ` ${((100 * length) / rows / rowBytes).toFixed(1)} %`]);
+  }
+}
+
 console.log('\nstreaming, GB/s');
 // Written first: untouched pages are all one page of zeros.
 new Uint32Array(memory.buffer, Kernels.reservedBytes, 2 ** 26).fill(1);

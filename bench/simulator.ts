@@ -97,17 +97,19 @@ async function computedMs(
   schedule: RunOptions['schedule'],
 ): Promise<number> {
   const size = layout.dataParallel * layout.tensorParallel;
-  const data: RankData = { modelDirectory: demoDirectory, layout, plan, stepTokens, cachePositions: 8192 };
+  const data: RankData = { modelDirectory: demoDirectory, layout, plans: [{ plan }], stepTokens, cachePositions: 8192 };
   const entry = new URL('../src/calibrate/engine-rank.js', import.meta.url);
   const group = await launchRanks<RankJob, TimedStep[]>({ size, entry, data });
   const job: RankJob = {
     ...{
+      plan: 0,
       schedule,
       predictor: 'pregate',
       requests: jobs,
       logits: 'none',
       recordRouting: false,
       overlap: [],
+      compactRows: false,
       timelineSteps: 0,
     },
     ...{ placement: new Int32Array(jobs.length), firstRecordRow: new Int32Array(jobs.length), streaming: true },

@@ -34,7 +34,7 @@ function openRank(threads: number): (job: RankJob) => RankReport {
   const data: RankData = {
     modelDirectory: directory,
     layout: { dataParallel: 1, tensorParallel: 1 },
-    plan,
+    plans: [{ plan }],
     stepTokens: promptTokens,
     cachePositions: (sequences + 2) * (promptTokens + decodedTokens),
     threads,
@@ -44,11 +44,20 @@ function openRank(threads: number): (job: RankJob) => RankReport {
 
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'token', requests, recordRouting: false, overlap: [], logits: 'none' },
+    ...{
+      schedule: 'dedup',
+      predictor: 'token',
+      requests,
+      recordRouting: false,
+      overlap: [],
+      compactRows: false,
+      logits: 'none',
+    },
     placement: new Int32Array(requests.length),
     firstRecordRow: new Int32Array(requests.length),
     streaming: false,
     timelineSteps: 0,
+    plan: 0,
   };
 }
 

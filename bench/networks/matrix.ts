@@ -119,9 +119,10 @@ export interface Setup {
   schedule: ScheduleName;
   predictor: PredictorName;
   overlap: readonly OverlapName[];
+  compactRows: boolean;
 }
 
-const withoutOverlap: Omit<Setup, 'overlap'>[] = [
+const plain: Omit<Setup, 'overlap' | 'compactRows'>[] = [
   { name: 'deepspeed-moe', plan: 'contiguous', schedule: 'deepspeed-moe', predictor: 'combined' },
   { name: 'alltoallv', plan: 'contiguous', schedule: 'alltoallv', predictor: 'combined' },
   { name: 'dedup, contiguous', plan: 'contiguous', schedule: 'dedup', predictor: 'combined' },
@@ -131,18 +132,32 @@ const withoutOverlap: Omit<Setup, 'overlap'>[] = [
   { name: 'speculative, 25 % replicas', plan: 'replicas', schedule: 'speculative', predictor: 'combined' },
 ];
 
-/** All schedules without micro-batches, as engines run them; and two with all that the engine does over links by default. */
+/** Setups of `plain` once more, with more. */
+function variants(names: string[], also: string, more: Pick<Setup, 'overlap' | 'compactRows'>): Setup[] {
+  return plain
+    .filter(({ name }) => names.includes(name))
+    .map((setup) => ({ ...setup, ...more, name: `${setup.name}, ${also}` }));
+}
+
+/**
+ * All schedules without micro-batches and with plain rows, as engines run them; two with all overlap; and with compact rows, the last
+ * being what the engine does over links by default.
+ */
 export const setups: Setup[] = [
-  ...withoutOverlap.map((setup): Setup => ({ ...setup, overlap: overlapInMemory })),
-  ...withoutOverlap
-    .filter(({ name }) => name === 'dedup, contiguous' || name === 'speculative')
-    .map((setup): Setup => ({ ...setup, name: `${setup.name}, overlapped`, overlap: overlapNames })),
+  ...plain.map((setup): Setup => ({ ...setup, overlap: overlapInMemory, compactRows: false })),
+  ...variants(['dedup, contiguous', 'speculative'], 'overlapped', { overlap: overlapNames, compactRows: false }),
+  ...variants(['speculative', 'speculative, 25 % replicas'], 'compact rows', {
+    overlap: overlapInMemory,
+    compactRows: true,
+  }),
+  ...variants(['speculative'], 'overlapped, compact rows', { overlap: overlapNames, compactRows: true }),
 ];
 
-/** At one tensor rank nothing is shuffled, so all predictors are the same; only long steps over links overlap. */
+/** At one tensor rank nothing is shuffled, so all predictors are the same; rows are compact over links, and only long steps overlap. */
 export function setupsOf({ network, layout, workload }: Cell): Setup[] {
-  return setups.filter(({ name, overlap }) => {
+  return setups.filter(({ name, overlap, compactRows }) => {
     if (name === 'speculative, token table') return layout.tensorParallel > 1;
+    if (compactRows && network.kind === 'memory') return false;
     return overlap === overlapInMemory || (network.kind !== 'memory' && workload.kind === 'prefill');
   });
 }

@@ -9,7 +9,7 @@ import type {
   Session,
   SessionOptions,
 } from '../../src/engine/api.ts';
-import { openSession } from '../../src/engine/session.ts';
+import { openSession, openSessions } from '../../src/engine/session.ts';
 import { warmUp } from '../../src/engine/warm-up.ts';
 import { readPlan } from '../../src/plan/plan-file.ts';
 import { SeededRandom } from '../../src/plan/seeded-random.ts';
@@ -88,20 +88,18 @@ async function measureLayout(
   const positions = cells.map(({ workload }) => cachePositionsFor(requestsOf(workload, layout), layout.dataParallel));
   const sessions = new Map<PlanName, Session>();
   try {
-    for (const plan of planNames) {
-      onProgress(`${network.name} ${layout.name}: starting ranks on plan ${plan}`);
-      sessions.set(
-        plan,
-        await openSession({
-          modelDirectory: demoDirectory,
-          layout: { dataParallel: layout.dataParallel, tensorParallel: layout.tensorParallel },
-          plan: readPlan(planPath(plansDirectory, plan)),
-          ...transportOf(network),
-          maximumStepTokens: results.stepTokens,
-          cachePositions: Math.max(...positions),
-        }),
-      );
-    }
+    onProgress(`${network.name} ${layout.name}: starting ranks`);
+    const opened = await openSessions(
+      {
+        modelDirectory: demoDirectory,
+        layout: { dataParallel: layout.dataParallel, tensorParallel: layout.tensorParallel },
+        ...transportOf(network),
+        maximumStepTokens: results.stepTokens,
+        cachePositions: Math.max(...positions),
+      },
+      planNames.map((plan) => ({ plan: readPlan(planPath(plansDirectory, plan)) })),
+    );
+    planNames.forEach((plan, i) => sessions.set(plan, opened[i]!));
     await warmUpAll(sessions, layout, options);
     for (const cell of cells) {
       if (Date.now() > deadline) return false;
@@ -127,8 +125,17 @@ async function warmUpAll(
     onProgress(`warming up ranks on plan ${plan}`);
     const warming = setups
       .filter((setup) => setup.plan === plan && setup.schedule !== 'deepspeed-moe')
-      .map(({ schedule, predictor, overlap }) => () => {
-        return session.run({ schedule, predictor, overlap, requests, logits: 'none', recordRouting: false, signal });
+      .map(({ schedule, predictor, overlap, compactRows }) => () => {
+        return session.run({
+          schedule,
+          predictor,
+          overlap,
+          compactRows,
+          requests,
+          logits: 'none',
+          recordRouting: false,
+          signal,
+        });
       });
     await warmUp(warming, warmUpMs);
   }
@@ -155,8 +162,10 @@ async function measureCell(
   const requests = requestsOf(workload, layout);
   const started = performance.now();
   const run = (setup: Setup, logits: LogitsKept): Promise<RunReport> => {
-    const { schedule, predictor, plan, overlap } = setup;
-    return sessions.get(plan)!.run({ schedule, predictor, overlap, requests, logits, recordRouting: false, signal });
+    const { schedule, predictor, plan, overlap, compactRows } = setup;
+    return sessions
+      .get(plan)!
+      .run({ schedule, predictor, overlap, compactRows, requests, logits, recordRouting: false, signal });
   };
   const measured: SetupResult[] = [];
   for (const setup of used) {

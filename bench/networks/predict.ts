@@ -10,10 +10,10 @@ import { readPlan } from '../../src/plan/plan-file.ts';
 import { modelShape } from '../../src/simulate/model-shape.ts';
 import { simulate } from '../../src/simulate/simulate.ts';
 import type { RoutingTrace } from '../../src/trace/routing-trace.ts';
-import { layouts, networks, ranks, setups, transportName, workloads, type Network } from './matrix.ts';
+import { layouts, networks, ranks, setups, transportName, workloads, type Network, type Setup } from './matrix.ts';
 import { rounded, requestsOf, workloadKey } from './measure.ts';
 import { demoModel, planPath } from './plans.ts';
-import type { Results, SetupResult } from './results.ts';
+import type { CellResult, Results } from './results.ts';
 
 const memoryGB = 4;
 
@@ -57,9 +57,17 @@ async function record(results: Results, keys: ReadonlySet<string>): Promise<Map<
   return traces;
 }
 
-/** The simulator knows micro-batches within a layer, the engine overlaps beyond its end too: no promise is made there. */
-function isPredicted({ setup }: SetupResult): boolean {
-  return setups.find(({ name }) => name === setup)!.overlap === overlapInMemory;
+/**
+ * The simulator knows micro-batches within a layer, the engine overlaps beyond its end too; and how compact rows get depends on values it
+ * does not have: no promise is made there.
+ */
+function isPredicted({ overlap, compactRows }: Setup): boolean {
+  return overlap === overlapInMemory && !compactRows;
+}
+
+/** The setups that a cell was measured with. */
+function setupsIn(cell: CellResult): Setup[] {
+  return setups.filter(({ name }) => cell.setups.some(({ setup }) => setup === name));
 }
 
 /** By cell and setup, milliseconds per step. */
@@ -83,16 +91,17 @@ export async function predictSteps(
     const cluster = clusterOf(network, results);
     if (cluster === undefined) continue;
     predicted[cell.cell] = Object.fromEntries(
-      cell.setups.filter(isPredicted).map((measured) => {
-        const setup = setups.find(({ name }) => name === measured.setup)!;
-        const [result] = simulate({
-          ...{ trace: traces.get(workloadKey(workload, layout))!, shape, layout, overlap: false },
-          ...{ plan: plans.get(setup.plan)!, schedule: setup.schedule, predictor: setup.predictor },
-          composition: { stepTokens: results.stepTokens, decodeBatch: results.stepTokens, phases: 'recorded' },
-          clusters: [cluster],
-        });
-        return [setup.name, rounded(result!.totalMs / result!.steps, 4)];
-      }),
+      setupsIn(cell)
+        .filter(isPredicted)
+        .map((setup) => {
+          const [result] = simulate({
+            ...{ trace: traces.get(workloadKey(workload, layout))!, shape, layout, overlap: false },
+            ...{ plan: plans.get(setup.plan)!, schedule: setup.schedule, predictor: setup.predictor },
+            composition: { stepTokens: results.stepTokens, decodeBatch: results.stepTokens, phases: 'recorded' },
+            clusters: [cluster],
+          });
+          return [setup.name, rounded(result!.totalMs / result!.steps, 4)];
+        }),
     );
   }
   return predicted;

@@ -1,5 +1,6 @@
 /** The figures that the issue asks for, from the results alone. Ratios are medians of ratios within a round. */
-import { recommend } from '../../src/cli/compare-recommendation.ts';
+import { type Candidate, recommend } from '../../src/cli/compare-recommendation.ts';
+import { relativeLatency } from '../../src/cli/relative-latency.ts';
 import type { ScheduleName } from '../../src/engine/api.ts';
 import { median, quantile } from '../machine.ts';
 import { networks, ranks } from './matrix.ts';
@@ -21,8 +22,8 @@ export function setupOf(cell: CellResult, name: string): SetupResult | undefined
 /** Latency of one setup over another's, round by round: [median, lower quartile, upper quartile]. */
 export function latencyRatio(cell: CellResult, of: string, to: string): [number, number, number] {
   const [mine, other] = [setupOf(cell, of)!.samples.e2eMs, setupOf(cell, to)!.samples.e2eMs];
-  const ratios = mine.map((value, round) => value / other[round]!);
-  return [median(ratios), quantile(ratios, 0.25), quantile(ratios, 0.75)];
+  const ratio = relativeLatency(mine, other);
+  return [ratio.median, ratio.lowerQuartile, ratio.upperQuartile];
 }
 
 export const kindOf = (cell: CellResult): 'memory' | 'testbed' | 'emulated' =>
@@ -48,17 +49,21 @@ export function isBandwidthBound(results: Results, cell: CellResult): boolean {
 }
 
 /** What `smoe compare` would recommend of the four schedules it runs by default. */
-function recommended(cell: CellResult): string {
+function recommended(cell: CellResult): ScheduleName {
   const names = {
     'deepspeed-moe': 'deepspeed-moe',
     alltoallv: 'alltoallv',
     dedup: baseline,
     speculative: ours,
   } as const;
-  const candidates = Object.entries(names).map(([name, setup]) => {
-    const { bytes, samples } = setupOf(cell, setup)!;
-    const p50 = median(samples.e2eMs);
-    return { name: name as ScheduleName, bytes, e2eMs: { p50, p99: p50 } };
+  const candidates = Object.entries(names).map(([name, setup]): Candidate => {
+    const result = setupOf(cell, setup)!;
+    const { shuffle, predict } = shuffleShare(result);
+    return {
+      name: name as ScheduleName,
+      ...{ bytes: result.bytes, e2eMsByRound: result.samples.e2eMs, loadImbalance: result.loadImbalance },
+      shuffling: shuffle + predict,
+    };
   });
   return recommend(candidates, cell.network)!.schedule;
 }
@@ -68,10 +73,13 @@ export const ours = 'speculative';
 export const oursWithReplicas = 'speculative, 25 % replicas';
 export const baselineOverlapped: string = `${baseline}, overlapped`;
 export const oursOverlapped: string = `${ours}, overlapped`;
+export const oursCompact: string = `${ours}, compact rows`;
+export const oursCompactWithReplicas: string = `${oursWithReplicas}, compact rows`;
+const oursOverlappedCompact = `${oursOverlapped}, compact rows`;
 
-/** What the engine does when nothing else is asked for: steps too short to overlap run as they do without. */
+/** What the engine does when nothing else is asked for: over links rows are compact, and steps long enough overlap. */
 export function byDefault(cell: CellResult): string {
-  return setupOf(cell, oursOverlapped) === undefined ? ours : oursOverlapped;
+  return [oursOverlappedCompact, oursCompact].find((name) => setupOf(cell, name) !== undefined) ?? ours;
 }
 
 /** The faster of the two schedules without deduplication, in a cell. */
@@ -102,7 +110,7 @@ export function bars(results: Results): Bar[] {
     const worst = falls.toSorted((a, b) => a.share - b.share)[0]!;
     const range = `${percent(worst.share)} (${worst.cell.layout} ${worst.cell.workload}) to ${percent(Math.max(...falls.map(({ share }) => share)))} below`;
     add(
-      `EP bytes, \`${mine}\` against \`${to}\`${within === tensorParallel ? ', TP4' : ''}`,
+      `EP bytes, \`${mine}\` against \`${to}\`${within === cells ? '' : ', TP4'}`,
       `at least ${percent(least, 0)} below`,
       `${range}${missed(worst.share, least)}`,
       worst.share >= least,
@@ -111,6 +119,8 @@ export function bars(results: Results): Bar[] {
   byteFall(cells, ours, 'deepspeed-moe', 0.72);
   byteFall(tensorParallel, ours, 'alltoallv', 0.66);
   byteFall(tensorParallel, oursWithReplicas, 'alltoallv', 0.75);
+  const compact = tensorParallel.filter((cell) => setupOf(cell, oursCompactWithReplicas) !== undefined);
+  byteFall(compact, oursCompactWithReplicas, 'alltoallv', 0.75);
 
   if (shaped.length > 0) {
     for (const mine of [ours, oursWithReplicas]) {
@@ -124,10 +134,17 @@ export function bars(results: Results): Bar[] {
     }
     const byDefaultFalls = shaped.map((cell) => fall(latencyRatio(cell, byDefault(cell), betterOldSchedule(cell))[0]));
     add(
-      'the same, `speculative` as the engine runs it by default: overlapped where steps are long enough (the older two are not)',
+      'the same, `speculative` as the engine runs it by default: compact rows, overlapped where steps are long enough (the older two have neither)',
       '-',
       `${percent(mean(byDefaultFalls))} lower (${percent(Math.min(...byDefaultFalls))} to ${percent(Math.max(...byDefaultFalls))})`,
       mean(byDefaultFalls) >= 0.31,
+    );
+    const compactFalls = shaped.map((cell) => fall(latencyRatio(cell, oursCompact, ours)[0]));
+    add(
+      'compact rows by themselves: `speculative` with them against without, neither overlapped',
+      '-',
+      `${percent(mean(compactFalls))} lower (${percent(Math.min(...compactFalls))} to ${percent(Math.max(...compactFalls))})`,
+      mean(compactFalls) >= 0,
     );
     const bothOverlapped = shaped.filter((cell) => setupOf(cell, oursOverlapped) !== undefined);
     if (bothOverlapped.length > 0) {
@@ -139,8 +156,19 @@ export function bars(results: Results): Bar[] {
         mean(falls) >= 0,
       );
     }
+    const overlappedBaseline = (cell: CellResult): string =>
+      setupOf(cell, baselineOverlapped) === undefined ? baseline : baselineOverlapped;
+    const againstBaseline = shaped.map((cell) =>
+      fall(latencyRatio(cell, byDefault(cell), overlappedBaseline(cell))[0]),
+    );
+    add(
+      `end-to-end latency, \`${ours}\` as it runs by default against \`${baseline}\`, overlapped where steps are long enough, mean over ${shaped.length} cells`,
+      '-',
+      `${percent(mean(againstBaseline))} lower (${percent(Math.min(...againstBaseline))} to ${percent(Math.max(...againstBaseline))})`,
+      mean(againstBaseline) >= 0,
+    );
     const bound = shaped.filter((cell) => isBandwidthBound(results, cell));
-    for (const mine of [ours, oursWithReplicas]) {
+    for (const mine of [ours, oursWithReplicas, oursCompact]) {
       const higher = bound.filter((cell) => latencyRatio(cell, mine, baseline)[0] >= 1);
       const falls = bound.map((cell) => fall(latencyRatio(cell, mine, baseline)[0]));
       add(
@@ -192,7 +220,7 @@ export function bars(results: Results): Bar[] {
       : `different in ${wrong.join('; ')}`,
     wrong.length === 0,
   );
-  const shuffled = cells.filter(({ layout }) => layout !== 'DP4').map((cell) => shuffleShare(cell));
+  const shuffled = cells.filter(({ layout }) => layout !== 'DP4').map((cell) => shuffleShare(setupOf(cell, ours)!));
   if (shuffled.length > 0) {
     const most = Math.max(...shuffled.map(({ shuffle }) => shuffle));
     add(
@@ -209,9 +237,9 @@ function missed(value: number, bar: number): string {
   return value >= bar ? '' : `; missed by ${percent(bar - value)}`;
 }
 
-/** Share of `speculative`'s step time, in a cell. */
-export function shuffleShare(cell: CellResult): { shuffle: number; predict: number } {
-  const { rankMs, shuffleMs, predictMs } = setupOf(cell, ours)!.samples;
+/** Shares of a setup's step time. */
+export function shuffleShare({ samples }: SetupResult): { shuffle: number; predict: number } {
+  const { rankMs, shuffleMs, predictMs } = samples;
   const share = (part: number[]): number => median(part.map((value, round) => value / rankMs[round]!));
   return { shuffle: share(shuffleMs), predict: share(predictMs) };
 }

@@ -105,7 +105,7 @@ async function recordPieces(
 
 function launchTimedRank({ modelDirectory, plan }: PieceOptions): Promise<RankGroup<RankJob, TimedStep[]>> {
   const entry = new URL(import.meta.url.endsWith('.ts') ? './engine-rank.ts' : './engine-rank.js', import.meta.url);
-  const data: RankData = { modelDirectory, layout: oneRank, plan, stepTokens, cachePositions };
+  const data: RankData = { modelDirectory, layout: oneRank, plans: [{ plan }], stepTokens, cachePositions };
   return launchRanks({ size: 1, entry, data });
 }
 
@@ -130,8 +130,15 @@ async function timePiece(
 /** For one data-parallel group. */
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, overlap: [], timelineSteps: 0 },
-    ...{ requests, placement: new Int32Array(requests.length), streaming: true },
+    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, compactRows: false },
+    ...{
+      plan: 0,
+      requests,
+      placement: new Int32Array(requests.length),
+      overlap: [],
+      timelineSteps: 0,
+      streaming: true,
+    },
     firstRecordRow: new Int32Array(requests.length),
   };
 }

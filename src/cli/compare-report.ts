@@ -1,9 +1,10 @@
 import type { Layout, OverlapName, RunReport, ScheduleName } from '../engine/api.ts';
 import type { PredictorName } from '../plan/plan.ts';
 import { planRoleOf, type CompareRuns, type PlanRole, type ScheduleRuns } from './compare-runs.ts';
-import { recommend, type Recommendation } from './compare-recommendation.ts';
+import { recommend, type Candidate, type Recommendation } from './compare-recommendation.ts';
 import { byteFigures, type ByteFigures } from './json.ts';
-import { type MeasuredPhases, measuredPhases } from './phase-report.ts';
+import { type MeasuredPhases, measuredPhases, shufflingShare } from './phase-report.ts';
+import { relativeLatency } from './relative-latency.ts';
 import { ranksOf } from './shared-args.ts';
 import { median, percentile } from './statistics.ts';
 
@@ -20,6 +21,8 @@ export interface ScheduleReport {
   predictor: PredictorName | null;
   bytes: ByteFigures;
   messages: number;
+  /** Whether rows travelled compact. */
+  compactRows: boolean;
   localActivationRate: number;
   remoteDevicesPerToken: number;
   loadImbalance: number;
@@ -28,6 +31,10 @@ export interface ScheduleReport {
   ttftMs: Percentiles;
   tpotMs: Percentiles;
   e2eMs: Percentiles;
+  /** [repeats] p50 over requests of each timed run. */
+  e2eMsByRound: number[];
+  /** Median over rounds of that over the recommended schedule's in the same round; 1 for that one, null when none is recommended. */
+  relativeLatency: number | null;
   /** Generated tokens over the whole run's time, median over timed runs. */
   tokensPerSecond: number;
   /** Where the ranks' time went, over all timed runs. */
@@ -37,6 +44,9 @@ export interface ScheduleReport {
   /** To the one-rank run of the same plan: every kept logit, and the tokens of every run. */
   bitIdentical: boolean;
 }
+
+/** All that a schedule's own runs say. */
+type MeasuredSchedule = Omit<ScheduleReport, 'relativeLatency'>;
 
 /** What `smoe compare --json` prints. */
 export interface CompareReport {
@@ -56,7 +66,7 @@ export interface CompareReport {
   outputsIdentical: boolean;
   /** Between the plans, over positions both reached by the same tokens; null with one plan. */
   maxAbsLogitDifference: number | null;
-  /** By the measured latency; null when one schedule was run. */
+  /** By the latencies measured in the same rounds (compare-recommendation.ts); null when one schedule was run. */
   recommendation: Recommendation | null;
 }
 
@@ -78,7 +88,13 @@ export function assembleReport(facts: CompareFacts, runs: CompareRuns): CompareR
   const { layout, predictor, solvers, ...rest } = facts;
   const first = runs.schedules[0]!.checked;
   const references = Object.values(runs.references);
-  const schedules = runs.schedules.map((schedule) => scheduleReport(schedule, runs, predictor, solvers));
+  const measured = runs.schedules.map((schedule) => scheduleReport(schedule, runs, predictor, solvers));
+  const recommendation = recommend(measured.map(candidateOf), facts.network);
+  const chosen = measured.find(({ name }) => name === recommendation?.schedule);
+  const schedules = measured.map((schedule): ScheduleReport => ({
+    ...schedule,
+    relativeLatency: chosen === undefined ? null : relativeLatency(schedule.e2eMsByRound, chosen.e2eMsByRound).median,
+  }));
   const hashes = new Set([...references, ...runs.schedules.flatMap(allRuns)].map(({ outputSha256 }) => outputSha256));
   return {
     ...rest,
@@ -89,7 +105,7 @@ export function assembleReport(facts: CompareFacts, runs: CompareRuns): CompareR
     schedules,
     outputsIdentical: hashes.size === 1,
     maxAbsLogitDifference: references.length === 2 ? logitDifference(references[0]!, references[1]!) : null,
-    recommendation: recommend(schedules, facts.network),
+    recommendation,
   };
 }
 
@@ -100,33 +116,37 @@ export function isLossless({ outputsIdentical, schedules, maxAbsLogitDifference 
   );
 }
 
+function candidateOf({ name, bytes, e2eMsByRound, loadImbalance, phases }: MeasuredSchedule): Candidate {
+  return { name, bytes, e2eMsByRound, loadImbalance, shuffling: shufflingShare(phases) };
+}
+
 function scheduleReport(
   runs: ScheduleRuns,
   { references }: CompareRuns,
   predictor: PredictorName,
   solvers: CompareFacts['solvers'],
-): ScheduleReport {
+): MeasuredSchedule {
   const { schedule, checked, timed } = runs;
   const role = planRoleOf(schedule);
   const reference = references[role]!;
-  const overRequests = (field: 'ttftMs' | 'tpotMs' | 'e2eMs'): Percentiles => {
-    const of = (share: number): number =>
-      median(
-        timed.map(({ outputs }) =>
-          percentile(
-            outputs.map((output) => output[field]),
-            share,
-          ),
-        ),
-      );
-    return { p50: of(0.5), p99: of(0.99) };
-  };
+  const byRound = (field: 'ttftMs' | 'tpotMs' | 'e2eMs', share: number): number[] =>
+    timed.map(({ outputs }) =>
+      percentile(
+        outputs.map((output) => output[field]),
+        share,
+      ),
+    );
+  const overRequests = (field: 'ttftMs' | 'tpotMs' | 'e2eMs'): Percentiles => ({
+    p50: median(byRound(field, 0.5)),
+    p99: median(byRound(field, 0.99)),
+  });
   return {
     name: schedule,
     plan: solvers[role],
     predictor: schedule === 'speculative' ? predictor : null,
     bytes: byteFigures(checked.bytes),
     messages: checked.messages,
+    compactRows: checked.compactRows,
     localActivationRate: checked.localActivationRate,
     remoteDevicesPerToken: checked.remoteDevicesPerToken,
     loadImbalance: checked.loadImbalance,
@@ -134,6 +154,7 @@ function scheduleReport(
     ttftMs: overRequests('ttftMs'),
     tpotMs: overRequests('tpotMs'),
     e2eMs: overRequests('e2eMs'),
+    e2eMsByRound: byRound('e2eMs', 0.5),
     tokensPerSecond: median(timed.map(({ generatedTokens, wallMs }) => generatedTokens / (wallMs / 1000))),
     phases: measuredPhases(timed),
     outputSha256: checked.outputSha256,

@@ -3,6 +3,7 @@ import type {
   Layout,
   LogitsKept,
   OverlapName,
+  PlanSource,
   RunOptions,
   RunReport,
   ScheduleName,
@@ -35,6 +36,8 @@ export interface CompareSetup {
   logits: Exclude<LogitsKept, 'none'>;
   /** On the layout's runs, undefined for the session's default; one rank has nothing to overlap. */
   overlap: readonly OverlapName[] | undefined;
+  /** Undefined for the session's default. */
+  compactRows: boolean | undefined;
   /** On the layout's runs. */
   threadsPerRank: number;
   /** Steps of the recorded timelines; 0 = none. */
@@ -65,21 +68,25 @@ export interface CompareRuns {
   overlap: readonly OverlapName[];
 }
 
-export type OpenSession = (options: SessionOptions) => Promise<Session>;
+/** `openSessions` of the engine: one session for each plan, all on the same ranks. */
+export type OpenSessions = (
+  options: Omit<SessionOptions, keyof PlanSource>,
+  plans: readonly PlanSource[],
+) => Promise<Session[]>;
 
 const roles: PlanRole[] = ['contiguous', 'planned'];
 
 /**
  * Runs everything a comparison needs:
  * 1. per plan, the one-rank run;
- * 2. per schedule, one run on the layout whose logits are kept;
- * 3. per plan, untimed runs until its ranks are warm: with one schedule on it and three on the other they would not be equally so;
+ * 2. per schedule, one run on the layout whose logits are kept; all plans on the same ranks;
+ * 3. per plan, untimed runs until what it takes is compiled: with one schedule on it and three on the other they would not be equally warm;
  * 4. timed runs, schedules taking turns, each round starting with another one;
  * 5. when asked for, one more run per schedule whose timeline is recorded.
  */
 export async function runComparison(
   setup: CompareSetup,
-  openSession: OpenSession,
+  openSessions: OpenSessions,
   onProgress: (what: string) => void,
   signal: AbortSignal,
 ): Promise<CompareRuns> {
@@ -90,23 +97,24 @@ export async function runComparison(
   const runs: CompareRuns = { schedules: [], references: {}, hosts: [], overlap: [] };
   for (const role of used) {
     onProgress(`one rank, ${plans[role].solver} plan`);
-    const session = await openSession({
-      ...sessionOptions(setup, role, { dataParallel: 1, tensorParallel: 1 }),
-      transport: 'threads',
-      threadsPerRank: 1,
-    });
+    const oneRank = sessionOptions(setup, { dataParallel: 1, tensorParallel: 1 });
+    const [session] = await openSessions({ ...oneRank, transport: 'threads', threadsPerRank: 1 }, [
+      planSource(setup, role),
+    ]);
     try {
-      runs.references[role] = await run(session, 'dedup', setup.logits);
+      runs.references[role] = await run(session!, 'dedup', setup.logits);
     } finally {
-      await session.close();
+      await session!.close();
     }
   }
-  const sessions: Partial<Record<PlanRole, Session>> = {};
+  const sessions = await openSessions(
+    sessionOptions(setup, layout),
+    used.map((role) => planSource(setup, role)),
+  );
   try {
-    for (const role of used) sessions[role] = await openSession(sessionOptions(setup, role, layout));
-    runs.hosts = sessions[used[0]!]!.hosts;
-    runs.overlap = setup.overlap ?? sessions[used[0]!]!.defaultOverlap;
-    const sessionOf = (schedule: ScheduleName): Session => sessions[planRoleOf(schedule)]!;
+    runs.hosts = sessions[0]!.hosts;
+    runs.overlap = setup.overlap ?? sessions[0]!.defaultOverlap;
+    const sessionOf = (schedule: ScheduleName): Session => sessions[used.indexOf(planRoleOf(schedule))]!;
     const warm: Record<PlanRole, number> = { contiguous: 0, planned: 0 };
     for (const schedule of schedules) {
       onProgress(`${schedule}, checked run`);
@@ -144,12 +152,12 @@ export async function runComparison(
     }
     return runs;
   } finally {
-    await Promise.all(Object.values(sessions).map((session) => session.close()));
+    await Promise.all(sessions.map((session) => session.close()));
   }
 }
 
 function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsKept, signal: AbortSignal): RunOptions {
-  const { predictor, requests, overlap } = setup;
+  const { predictor, requests, overlap, compactRows } = setup;
   return {
     schedule,
     predictor,
@@ -157,18 +165,21 @@ function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsK
     logits,
     recordRouting: false,
     ...(overlap === undefined ? {} : { overlap }),
+    ...(compactRows === undefined ? {} : { compactRows }),
     signal,
   };
 }
 
-function sessionOptions(setup: CompareSetup, role: PlanRole, layout: Layout): SessionOptions {
+function planSource({ plans, planFile }: CompareSetup, role: PlanRole): PlanSource {
+  return { plan: plans[role], ...(role === 'planned' && planFile !== undefined ? { planFile } : {}) };
+}
+
+function sessionOptions(setup: CompareSetup, layout: Layout): Omit<SessionOptions, keyof PlanSource> {
   return {
     modelDirectory: setup.modelDirectory,
     layout,
-    plan: setup.plans[role],
     ...setup.transport,
     threadsPerRank: setup.threadsPerRank,
-    ...(role === 'planned' && setup.planFile !== undefined ? { planFile: setup.planFile } : {}),
     maximumStepTokens: setup.stepTokens,
     cachePositions: cachePositionsFor(setup.requests, layout.dataParallel),
   };

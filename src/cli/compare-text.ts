@@ -1,6 +1,14 @@
 import { isLossless, type CompareReport, type ScheduleReport } from './compare-report.ts';
 import type { Console } from './console.ts';
-import { formatBytes, formatChange, formatCount, formatMilliseconds, formatNumber, formatShare } from './format.ts';
+import {
+  formatBytes,
+  formatChange,
+  formatCount,
+  formatMilliseconds,
+  formatNumber,
+  formatShare,
+  wrap,
+} from './format.ts';
 import { renderTable, type Column } from './table.ts';
 
 type Style = Console['style'];
@@ -9,12 +17,16 @@ interface ReportColumn extends Column {
   cell(schedule: ScheduleReport, report: CompareReport): string;
 }
 
+/** Of the widest tables. */
+const reasonColumns = 108;
+
 const name: ReportColumn = { title: 'schedule', align: 'left', cell: (schedule) => schedule.name };
 const right = (title: string, cell: ReportColumn['cell']): ReportColumn => ({ title, align: 'right', cell });
 
 const byteColumns: ReportColumn[] = [
   name,
   { title: 'plan', align: 'left', cell: (schedule) => schedule.plan },
+  { title: 'rows', align: 'left', cell: ({ compactRows }) => (compactRows ? 'compact' : 'plain') },
   right('attention', ({ bytes }) => formatBytes(bytes.attention)),
   right('dispatch', ({ bytes }) => formatBytes(bytes.dispatch)),
   right('combine', ({ bytes }) => formatBytes(bytes.combine)),
@@ -30,10 +42,18 @@ const routingColumns: ReportColumn[] = [
   right('remote devices/token', (schedule) => formatNumber(schedule.remoteDevicesPerToken)),
   right('imbalance', (schedule) => formatNumber(schedule.loadImbalance)),
   right('recall', (schedule) => formatShare(schedule.recall)),
+];
+
+const timeColumns: ReportColumn[] = [
+  name,
   right('TTFT p50', (schedule) => formatMilliseconds(schedule.ttftMs.p50)),
   right('p99', (schedule) => formatMilliseconds(schedule.ttftMs.p99)),
   right('TPOT p50', (schedule) => formatMilliseconds(schedule.tpotMs.p50)),
   right('p99', (schedule) => formatMilliseconds(schedule.tpotMs.p99)),
+  right('e2e p50', (schedule) => formatMilliseconds(schedule.e2eMs.p50)),
+  right('vs recommended', ({ name: own, relativeLatency }, { recommendation }) =>
+    relativeLatency === null || own === recommendation?.schedule ? '-' : formatChange(relativeLatency, 1),
+  ),
   right('tokens/s', (schedule) => formatNumber(schedule.tokensPerSecond, 1)),
 ];
 
@@ -52,14 +72,23 @@ export function renderComparison(report: CompareReport, style: Style = (_format,
     '',
     style('dim', 'Payload between ranks, all layers and steps; EP = dispatch + combine'),
     table(byteColumns),
-    style('dim', `Routing; time: median of ${formatCount(repeats, 'run')}, p50 and p99 over prompts`),
+    style('dim', 'Routing'),
     table(routingColumns),
+    style(
+      'dim',
+      `Time: median of ${formatCount(repeats, 'run')}, p50 and p99 over prompts; vs: median of ratios within rounds`,
+    ),
+    table(timeColumns),
     ...checkedLines(report, style),
-    ...(report.recommendation === null
-      ? []
-      : [`${style('bold', `recommended here: ${report.recommendation.schedule}`)}; ${report.recommendation.reason}`]),
+    ...recommendationLines(report, style),
     '',
   ].join('\n');
+}
+
+function recommendationLines({ recommendation }: CompareReport, style: Style): string[] {
+  if (recommendation === null) return [];
+  const { schedule, reason } = recommendation;
+  return [style('bold', `recommended here: ${schedule}`), ...wrap(reason, reasonColumns).map((line) => `  ${line}`)];
 }
 
 function checkedLines(report: CompareReport, style: Style): string[] {

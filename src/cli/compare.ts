@@ -1,6 +1,6 @@
 import { scheduleNames, type Layout } from '../engine/api.ts';
 import { assertLayoutFits } from '../engine/partition.ts';
-import { openSession } from '../engine/session.ts';
+import { openSessions } from '../engine/session.ts';
 import { ExitStatus } from '../errors.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import { predictorNames } from '../plan/plan.ts';
@@ -19,11 +19,13 @@ import {
   jsonArgs,
   layoutArgs,
   modelArgs,
+  compactRowArgs,
   overlapArgs,
   planArgs,
   predictorArgs,
   ranksOf,
   readLayout,
+  readCompactRows,
   readOverlap,
   scheduleList,
   readThreadsPerRank,
@@ -80,6 +82,7 @@ export const compareVerb: Verb = {
     },
     ...stepArgs,
     ...overlapArgs,
+    ...compactRowArgs,
     ...threadArgs,
     ...timelineArgs,
     ...jsonArgs,
@@ -121,6 +124,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const logits = flags.choice('logits', ['sampled', 'all']);
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
+  const compactRows = readCompactRows(flags);
   const threadsPerRank = readThreadsPerRank(flags);
   const timeline = readTimelinePath(flags);
 
@@ -157,13 +161,14 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     stepTokens,
     logits,
     overlap,
+    compactRows,
     threadsPerRank,
     timelineSteps: timeline === undefined ? 0 : timelineSteps,
     transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },
     planFile: resolved?.path,
   };
   console.log(`comparing ${schedules.join(', ')} on ${describeLayout(layout)}, ${requests.length} prompts`);
-  const runs = await runComparison(setup, openSession, (what) => console.progress(what), signal);
+  const runs = await runComparison(setup, openSessions, (what) => console.progress(what), signal);
   const report = assembleReport(
     {
       model: model.name,

@@ -22,11 +22,13 @@ import {
   jsonArgs,
   layoutArgs,
   modelArgs,
+  compactRowArgs,
   overlapArgs,
   planArgs,
   predictorArgs,
   ranksOf,
   readLayout,
+  readCompactRows,
   readOverlap,
   scheduleList,
   seedArgs,
@@ -79,6 +81,7 @@ export const generateVerb: Verb = {
     ...planArgs,
     ...stepArgs,
     ...overlapArgs,
+    ...compactRowArgs,
     ...threadArgs,
     ...timelineArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
@@ -119,6 +122,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const threadsPerRank = readThreadsPerRank(flags);
   const overlap = readOverlap(flags);
+  const compactRows = readCompactRows(flags);
   const timeline = readTimelinePath(flags);
   const json = flags.boolean('json');
 
@@ -173,6 +177,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
       logits: 'none',
       recordRouting: false,
       ...(overlap === undefined ? {} : { overlap }),
+      ...(compactRows === undefined ? {} : { compactRows }),
       timelineSteps: timeline === undefined ? 0 : timelineSteps,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));

@@ -43,6 +43,13 @@ function figuresOf(runs: Pick<RunReport, 'phases'>[], kind: StepKind): PhaseFigu
   };
 }
 
+/** Share of all steps' time together; 0 where nothing was measured. */
+export function shufflingShare(phases: MeasuredPhases): number {
+  const kinds = stepKinds.map((kind) => phases[kind]).filter(({ milliseconds }) => milliseconds > 0);
+  const whole = kinds.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
+  return kinds.reduce((sum, { milliseconds, shuffling }) => sum + (milliseconds / whole) * shuffling, 0);
+}
+
 /** A column per run, a row per phase, and what each rank waited; steps of a kind that never happened are left out. */
 export function renderPhases(runs: { name: string; phases: MeasuredPhases }[]): string {
   const parts = stepKinds.map((kind) => {

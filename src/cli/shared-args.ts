@@ -82,6 +82,16 @@ export const overlapArgs: ArgsDef = {
   },
 };
 
+export const compactRowArgs: ArgsDef = {
+  'compact-rows': {
+    type: 'string',
+    valueHint: 'auto|on|off',
+    default: 'auto',
+    description:
+      'Send rows without what their exponents repeat, bit for bit, under speculative and dedup; auto: speculative, over links',
+  },
+};
+
 export const threadArgs: ArgsDef = {
   'threads-per-rank': {
     type: 'string',
@@ -131,6 +141,12 @@ export function readOverlap(flags: Flags): OverlapName[] | undefined {
     });
   if (words.includes('auto')) return undefined;
   return overlapNames.filter((name) => words.includes('all') || words.includes(name));
+}
+
+/** --compact-rows: undefined for `auto`. */
+export function readCompactRows(flags: Flags): boolean | undefined {
+  const word = flags.choice('compact-rows', ['auto', 'on', 'off']);
+  return word === 'auto' ? undefined : word === 'on';
 }
 
 /** --out, refused at once when its folder is not there rather than after the work. */

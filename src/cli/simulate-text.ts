@@ -18,6 +18,8 @@ export interface SimulationReport {
   generatedTokens: number;
   phases: string;
   overlap: boolean;
+  /** Bytes of a row under `speculative` over its plain bytes. */
+  compactRows: number;
   schedules: SimulationResult[];
   sweep?: SweepReport;
 }
@@ -70,7 +72,7 @@ export function renderSimulation(
     style = (_format, text) => text,
   }: { perLayer?: boolean; perStep?: boolean; style?: Style } = {},
 ): string {
-  const { layout, schedules, promptTokens, generatedTokens, prompts, overlap, sweep, phases } = report;
+  const { layout, schedules, promptTokens, generatedTokens, prompts, overlap, compactRows, sweep, phases } = report;
   const table = (columns: ResultColumn[]): string =>
     renderTable(
       columns,
@@ -81,7 +83,7 @@ export function renderSimulation(
   const prediction = predicting === undefined ? '' : `; homes by ${predicting.predictor}, ${predicting.homes}`;
   const parts = [
     `${report.model}, ${layout.ep} ranks (dp ${layout.dp}, tp ${layout.tp}), simulated on ${report.network}${prediction}`,
-    `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}`,
+    `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}${compactRows === 1 ? '' : `, compact rows ${compactRows}`}`,
     '',
     style('dim', `Payload between ranks, all layers and ${formatCount(schedules[0]!.steps, 'step')}`),
     table(byteColumns),

@@ -114,6 +114,13 @@ export const simulateVerb: Verb = {
       default: 'off',
       description: 'Half a step computes while the other half communicates',
     },
+    'compact-rows': {
+      type: 'string',
+      valueHint: 'X',
+      default: '1',
+      description:
+        'Bytes of a row that speculative sends, as a share of its plain bytes: 0.85 for compact rows of float32',
+    },
     sweep: {
       type: 'string',
       valueHint: 'AXIS=...',
@@ -236,6 +243,7 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
       ...maximumSteps,
     },
     overlap: flags.choice('overlap', ['on', 'off']) === 'on',
+    compactShare: flags.number('compact-rows', { minimum: 0.01, maximum: 1 }),
     ...(overlap === undefined ? {} : { pregateOverlap: new Float64Array(shape.layers).fill(overlap) }),
   };
   const plans = new Map<string, Plan>();
@@ -372,6 +380,7 @@ function reportOf(
     generatedTokens: decoded,
     phases: flags.string('phases'),
     overlap: flags.string('overlap') === 'on',
+    compactRows: flags.number('compact-rows'),
     schedules,
   };
 }

@@ -1,5 +1,6 @@
 import type { ArgDef, ArgsDef } from 'citty';
 import { commonArgs } from './arguments.ts';
+import { wrap } from './format.ts';
 import type { Verb } from './verb.ts';
 
 export interface UsageEntry {
@@ -78,16 +79,4 @@ function section(title: string, entries: UsageEntry[]): string {
 
 function exampleLines(examples: Verb['examples']): string {
   return `Examples:\n${examples.map(({ command, does }) => `  # ${does}\n  smoe ${command}\n`).join('')}`;
-}
-
-function wrap(text: string, columns: number): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > columns) {
-      lines.push(line);
-      line = word;
-    } else line = line === '' ? word : `${line} ${word}`;
-  }
-  return [...lines, line];
 }

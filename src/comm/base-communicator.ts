@@ -37,12 +37,19 @@ export abstract class BaseCommunicator implements Communicator {
   }
 
   abstract attachMemory(memory: WebAssembly.Memory): void;
+  abstract useMemory(memory: WebAssembly.Memory): void;
   abstract startBarrier(): CommunicationRequest;
   abstract split(color: number, key: number): Communicator;
   abstract abort(): void;
 
-  /** The buffer every payload must lie in; undefined before `attachMemory`. */
+  /** The buffer in use, that every payload must lie in; undefined before `attachMemory`. */
   protected abstract attachedBuffer(): SharedArrayBuffer | undefined;
+  /** Memories are attached, and taken in use, for all communicators of a rank at once. */
+  protected assertRoot(rootSize: number): void {
+    if (this.size === rootSize) return;
+    throw new SmoeError('COMM_MEMORY', 'memories belong to the root communicator');
+  }
+
   protected abstract beginBroadcast(buffer: Uint8Array, root: number): CommunicationRequest;
   protected abstract beginAllGather(
     send: Uint8Array,

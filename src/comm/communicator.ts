@@ -49,10 +49,16 @@ export interface Communicator {
   readonly counters: TrafficCounters;
 
   /**
-   * Collective over all ranks, once, on the root communicator, before any other call: from then on every buffer given to a
-   * collective must be a view of this rank's own `memory` (shared, fixed size), which peers may read directly.
+   * Collective over all ranks, on the root communicator, before any payload: from then on every buffer given to a
+   * collective must be a view of this rank's own `memory` (shared, fixed size), which peers may read directly. More than one may be
+   * attached, one after the other; the latest is in use. COMM_MEMORY for one that is attached already.
    */
   attachMemory(memory: WebAssembly.Memory): void;
+  /**
+   * Takes an attached memory in use, on the root communicator. All ranks do so between the same two collectives, with the memories that they
+   * attached together; nothing is sent. COMM_MEMORY while a request of this rank is under way, and for a memory not attached.
+   */
+  useMemory(memory: WebAssembly.Memory): void;
   barrier(): void;
   /** Root's bytes to every rank, counted at the root as size - 1 messages. */
   broadcast(buffer: Uint8Array, root: number, purpose: Purpose): void;

@@ -7,7 +7,8 @@
  */
 import { performance } from 'node:perf_hooks';
 import { SmoeError } from '../errors.ts';
-import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
+import { AttachedMemories } from './attached-memories.ts';
+import { emptyCounters } from './base-communicator.ts';
 import type { TrafficCounters } from './communicator.ts';
 import type { MpiLibrary, Region } from './mpi-library.ts';
 import { MailTag, MpiMailbox, type Mail } from './mpi-mailbox.ts';
@@ -44,9 +45,9 @@ export class MpiEndpoint {
   readonly comm: number;
   /** Where MPI says whether requests are complete. */
   readonly flag: Region;
-  /** This rank's attached memory; empty payloads need none. */
+  readonly memories: AttachedMemories<Region> = new AttachedMemories();
+  /** This rank's memory in use; empty payloads need none. */
   memory: Region;
-  buffer: SharedArrayBuffer | undefined;
   /** Called for mail that is not about aborting; also while a collective blocks. */
   onMail: (mail: Mail) => void = () => undefined;
   /** Called with where rank 0 listens for heartbeats. */
@@ -93,9 +94,14 @@ export class MpiEndpoint {
     return this.abortReason !== undefined;
   }
 
-  attach(memory: WebAssembly.Memory): void {
-    this.buffer = sharedBufferOf(memory);
-    this.memory = this.library.regionOf(this.buffer);
+  attach(buffer: SharedArrayBuffer): void {
+    this.memories.add(buffer, this.library.regionOf(buffer));
+    this.useMemory(buffer);
+  }
+
+  /** Sends from, and receives into, an attached memory from now on. */
+  useMemory(buffer: SharedArrayBuffer): void {
+    this.memory = this.memories.use(buffer, this.idle);
   }
 
   track(request: Progressing): void {

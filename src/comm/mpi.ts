@@ -8,8 +8,7 @@
  *
  * At most `slotCount` collectives of one communicator are in flight; starting one more blocks until the oldest ends.
  */
-import { SmoeError } from '../errors.ts';
-import { BaseCommunicator } from './base-communicator.ts';
+import { BaseCommunicator, sharedBufferOf } from './base-communicator.ts';
 import type { CommunicationRequest, Communicator } from './communicator.ts';
 import { MpiChannel } from './mpi-channel.ts';
 import { MpiAllGatherRequest, MpiAllToAllRequest, MpiBroadcastRequest } from './mpi-copy-requests.ts';
@@ -44,12 +43,16 @@ export class MpiCommunicator extends BaseCommunicator {
 
   attachMemory(memory: WebAssembly.Memory): void {
     const { endpoint } = this.channel;
-    if (endpoint.buffer !== undefined) throw new SmoeError('COMM_MEMORY', 'a memory is attached already');
-    if (this.size !== endpoint.size) {
-      throw new SmoeError('COMM_MEMORY', 'attachMemory belongs to the root communicator');
-    }
+    const buffer = sharedBufferOf(memory);
+    endpoint.memories.assertNew(buffer);
+    this.assertRoot(this.channel.endpoint.size);
     new MpiRequest(this.channel, { operation: 'attach memory' }).start().wait();
-    endpoint.attach(memory);
+    endpoint.attach(buffer);
+  }
+
+  useMemory(memory: WebAssembly.Memory): void {
+    this.assertRoot(this.channel.endpoint.size);
+    this.channel.endpoint.useMemory(sharedBufferOf(memory));
   }
 
   startBarrier(): CommunicationRequest {
@@ -89,7 +92,7 @@ export class MpiCommunicator extends BaseCommunicator {
   }
 
   protected attachedBuffer(): SharedArrayBuffer | undefined {
-    return this.channel.endpoint.buffer;
+    return this.channel.endpoint.memories.buffer;
   }
 
   protected beginBroadcast(buffer: Uint8Array, root: number): CommunicationRequest {

@@ -1,5 +1,5 @@
 /** The communicator of a one-rank run: every collective is a local copy, nothing is ever counted. */
-import { SmoeError } from '../errors.ts';
+import { AttachedMemories } from './attached-memories.ts';
 import { BaseCommunicator, emptyCounters, sharedBufferOf } from './base-communicator.ts';
 import type { CommunicationRequest, Communicator, TrafficCounters } from './communicator.ts';
 
@@ -10,16 +10,24 @@ const completedRequest: CommunicationRequest = {
 
 export class SingleCommunicator extends BaseCommunicator {
   readonly transport: string = 'single';
-  private buffer: SharedArrayBuffer | undefined;
+  private readonly memories: AttachedMemories<undefined>;
 
-  constructor(counters: TrafficCounters = emptyCounters(), buffer?: SharedArrayBuffer) {
+  constructor(
+    counters: TrafficCounters = emptyCounters(),
+    memories: AttachedMemories<undefined> = new AttachedMemories(),
+  ) {
     super(0, 1, counters);
-    this.buffer = buffer;
+    this.memories = memories;
   }
 
   attachMemory(memory: WebAssembly.Memory): void {
-    if (this.buffer !== undefined) throw new SmoeError('COMM_MEMORY', 'a memory is attached already');
-    this.buffer = sharedBufferOf(memory);
+    const buffer = sharedBufferOf(memory);
+    this.memories.assertNew(buffer);
+    this.memories.add(buffer, undefined);
+  }
+
+  useMemory(memory: WebAssembly.Memory): void {
+    this.memories.use(sharedBufferOf(memory), true);
   }
 
   startBarrier(): CommunicationRequest {
@@ -27,14 +35,14 @@ export class SingleCommunicator extends BaseCommunicator {
   }
 
   split(): Communicator {
-    return new SingleCommunicator(this.counters, this.buffer);
+    return new SingleCommunicator(this.counters, this.memories);
   }
 
   /** Nobody else to tell. */
   abort(): void {}
 
   protected attachedBuffer(): SharedArrayBuffer | undefined {
-    return this.buffer;
+    return this.memories.buffer;
   }
 
   protected beginBroadcast(): CommunicationRequest {

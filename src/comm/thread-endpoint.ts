@@ -5,7 +5,8 @@
 import { performance } from 'node:perf_hooks';
 import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 import { SmoeError } from '../errors.ts';
-import { emptyCounters, sharedBufferOf } from './base-communicator.ts';
+import { AttachedMemories } from './attached-memories.ts';
+import { emptyCounters } from './base-communicator.ts';
 import type { TrafficCounters } from './communicator.ts';
 import { DoorbellWord, doorbellAt } from './control-area.ts';
 import { LinkModel, type LinkWiring } from './link-model.ts';
@@ -30,15 +31,20 @@ export interface Progressing {
   advance(): boolean;
 }
 
+/** Whole memories by rank. */
+interface MemoryViews {
+  bytes: readonly Uint8Array[];
+  floats: readonly Float32Array[];
+}
+
 export class ThreadEndpoint {
   readonly rank: number;
   readonly size: number;
   readonly counters: TrafficCounters = emptyCounters();
-  /** This rank's attached memory. */
-  buffer: SharedArrayBuffer | undefined;
-  /** Whole memories by rank; empty before `exchangeMemories`. */
-  readonly memoryBytes: Uint8Array[] = [];
-  readonly memoryFloats: Float32Array[] = [];
+  readonly memories: AttachedMemories<MemoryViews> = new AttachedMemories();
+  /** The memories in use, whole, by rank; empty before `exchangeMemories`. */
+  memoryBytes: readonly Uint8Array[] = [];
+  memoryFloats: readonly Float32Array[] = [];
   readonly link: LinkModel | undefined;
   private readonly group: Int32Array<SharedArrayBuffer>;
   private readonly ports: (MessagePort | undefined)[];
@@ -140,15 +146,24 @@ export class ThreadEndpoint {
   }
 
   /** Collective over the group: learns every rank's memory. */
-  exchangeMemories(memory: WebAssembly.Memory): void {
-    this.buffer = sharedBufferOf(memory);
+  exchangeMemories(own: SharedArrayBuffer): void {
     for (let rank = 0; rank < this.size; rank++) {
-      if (rank !== this.rank) this.sendBuffer(rank, this.buffer);
+      if (rank !== this.rank) this.sendBuffer(rank, own);
     }
-    for (let rank = 0; rank < this.size; rank++) {
-      const buffer = rank === this.rank ? this.buffer : this.receiveBuffer(rank);
-      this.memoryBytes.push(new Uint8Array(buffer));
-      this.memoryFloats.push(new Float32Array(buffer));
-    }
+    const buffers = Array.from({ length: this.size }, (_, rank) =>
+      rank === this.rank ? own : this.receiveBuffer(rank),
+    );
+    this.memories.add(own, {
+      bytes: buffers.map((buffer) => new Uint8Array(buffer)),
+      floats: buffers.map((buffer) => new Float32Array(buffer)),
+    });
+    this.useMemory(own);
+  }
+
+  /** Reads and writes the memories that were exchanged together with `own` from now on. */
+  useMemory(own: SharedArrayBuffer): void {
+    const { bytes, floats } = this.memories.use(own, this.idle);
+    this.memoryBytes = bytes;
+    this.memoryFloats = floats;
   }
 }

@@ -7,8 +7,7 @@
  *
  * At most `slotCount` collectives of one communicator are in flight; starting one more blocks until the oldest ends.
  */
-import { SmoeError } from '../errors.ts';
-import { BaseCommunicator } from './base-communicator.ts';
+import { BaseCommunicator, sharedBufferOf } from './base-communicator.ts';
 import type { CommunicationRequest, Communicator } from './communicator.ts';
 import { inlineBytes } from './control-area.ts';
 import { ThreadChannel } from './thread-channel.ts';
@@ -41,12 +40,16 @@ export class ThreadCommunicator extends BaseCommunicator {
 
   attachMemory(memory: WebAssembly.Memory): void {
     const { endpoint } = this.channel;
-    if (endpoint.buffer !== undefined) throw new SmoeError('COMM_MEMORY', 'a memory is attached already');
-    if (this.size !== endpoint.size) {
-      throw new SmoeError('COMM_MEMORY', 'attachMemory belongs to the root communicator');
-    }
+    const buffer = sharedBufferOf(memory);
+    endpoint.memories.assertNew(buffer);
+    this.assertRoot(this.channel.endpoint.size);
     new ThreadRequest(this.channel, { operation: 'attach memory' }).start().wait();
-    endpoint.exchangeMemories(memory);
+    endpoint.exchangeMemories(buffer);
+  }
+
+  useMemory(memory: WebAssembly.Memory): void {
+    this.assertRoot(this.channel.endpoint.size);
+    this.channel.endpoint.useMemory(sharedBufferOf(memory));
   }
 
   startBarrier(): CommunicationRequest {
@@ -86,7 +89,7 @@ export class ThreadCommunicator extends BaseCommunicator {
   }
 
   protected attachedBuffer(): SharedArrayBuffer | undefined {
-    return this.channel.endpoint.buffer;
+    return this.channel.endpoint.memories.buffer;
   }
 
   protected beginBroadcast(buffer: Uint8Array, root: number): CommunicationRequest {

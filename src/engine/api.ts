@@ -64,13 +64,16 @@ export interface MpiPlacement {
   mpirunArguments?: string[];
 }
 
-export interface SessionOptions {
-  /** The same path on every host. */
-  modelDirectory: string;
-  layout: Layout;
+export interface PlanSource {
   plan: Plan;
   /** Where the plan was read from: hosts that have the file must have the same. */
   planFile?: string;
+}
+
+export interface SessionOptions extends PlanSource {
+  /** The same path on every host. */
+  modelDirectory: string;
+  layout: Layout;
   transport: TransportName;
   /** For `mpi`, unless this process itself was started by mpirun. */
   mpi?: MpiPlacement;
@@ -95,6 +98,8 @@ export interface RunOptions {
   recordRouting: boolean;
   /** Default `Session.defaultOverlap`. */
   overlap?: readonly OverlapName[];
+  /** Whether `dedup` and `speculative` send rows compact (docs/compact-rows.md); by default only `speculative` does, over links. */
+  compactRows?: boolean;
   /** Steps whose largest group has fewer tokens are not cut into micro-batches; default `fewestMicrobatchedTokens`. */
   microbatchTokens?: number;
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
@@ -141,6 +146,7 @@ export interface RunReport {
   outputs: RequestOutput[];
   bytes: Record<Purpose, number> & { total: number };
   messages: number;
+  compactRows: boolean;
   localActivationRate: number;
   remoteDevicesPerToken: number;
   /** Largest / mean expert rows computed per rank, mean over layers. */
@@ -172,7 +178,10 @@ export interface RunReport {
   firstRecordRow: Int32Array;
 }
 
-/** Ranks that hold one model under one plan and layout, ready to run jobs one after another. */
+/**
+ * Ranks that hold one model under one plan and layout, ready to run jobs one after another. They may hold it under other plans too, for other
+ * sessions (`openSessions`); a failure ends them all.
+ */
 export interface Session {
   readonly options: SessionOptions;
   /** [ranks] name of the host that each rank runs on. */
@@ -180,6 +189,6 @@ export interface Session {
   /** Everything when ranks are on several hosts or links are emulated, else `overlapInMemory`. */
   readonly defaultOverlap: readonly OverlapName[];
   run(options: RunOptions): Promise<RunReport>;
-  /** Ends every rank; safe to call twice. */
+  /** Ends every rank, once all sessions on these ranks are closed; safe to call twice. */
   close(): Promise<void>;
 }

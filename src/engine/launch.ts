@@ -3,12 +3,12 @@ import { isInsideMpi } from '../comm/mpi-environment.ts';
 import { joinProcesses } from '../comm/mpi-join.ts';
 import { launchMpiRanks } from '../comm/mpi-rank-group.ts';
 import { launchRanks, type LaunchOptions, type RankGroup } from '../comm/rank-group.ts';
-import { planHash } from './agreement.ts';
+import { planHashes } from './agreement.ts';
 import type { SessionOptions } from './api.ts';
 import type { RankData, RankEvent, RankJob, RankReport } from './rank-protocol.ts';
 
 export function startRanks(
-  { transport, mpi = {}, link }: SessionOptions,
+  { transport, mpi = {}, link }: Pick<SessionOptions, 'transport' | 'mpi' | 'link'>,
   modelFingerprint: string,
   size: number,
   data: RankData,
@@ -21,7 +21,7 @@ export function startRanks(
     onEvent,
   };
   if (transport === 'threads') return launchRanks({ ...options, link });
-  const agreement = { model: modelFingerprint, plan: planHash(data.plan) };
+  const agreement = { model: modelFingerprint, plan: planHashes(data.plans.map(({ plan }) => plan)) };
   return isInsideMpi()
     ? joinProcesses().launch({ ...options, agreement })
     : launchMpiRanks({ ...options, ...mpi, agreement });

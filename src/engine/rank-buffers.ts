@@ -1,6 +1,9 @@
 import { Kernels } from '../kernels/kernels.ts';
 import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
+import { roundUp } from '../schedule/alignment.ts';
+import { longestSegment } from '../schedule/compact-segments.ts';
+import { longestCompactSegment } from '../schedule/dispatch-segments.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import type { ScheduleBuffers } from '../schedule/schedule.ts';
 import type { Arena } from './arena.ts';
@@ -136,6 +139,11 @@ function reserveScheduleBuffers(
   // Deduplicated segments: rows plus routing (6 bytes a pair, 2 a row, 4 more), rounded up to whole rows per peer.
   const segmentRows = guestRows + peers * (Math.ceil((slice * (6 * topK + 2) + 4) / rowBytes) + 1);
   const sendRows = Math.max(exchangeRows, segmentRows);
+  // Compact rows may take a byte more than plain ones; they are gathered from all of the tensor group.
+  const compactBytes = Math.max(
+    peers * longestCompactSegment(slice, topK, hiddenSize),
+    part.tensorParallel * longestSegment(slice, hiddenSize, roundUp(slice * part.tensorParallel, 4) + 16),
+  );
   return {
     gathered: arena.reserve(stepTokens * (rowBytes + part.tensorParallel) + part.tensorParallel * 4),
     order: arena.reserve(stepTokens * 4),
@@ -143,9 +151,9 @@ function reserveScheduleBuffers(
     residual: reserveBehind(arena, slice * part.tensorParallel + 4, slice * rowBytes),
     ownAddresses: arena.reserve(slice * 4),
     input: arena.reserve((slice + sendRows) * rowBytes),
-    send: arena.reserve(sendRows * rowBytes),
+    send: arena.reserve(Math.max(sendRows * rowBytes, compactBytes)),
     returned: arena.reserve(exchangeRows * rowBytes),
-    result: arena.reserve(Math.max(exchangeRows, guestRows) * rowBytes),
+    result: arena.reserve(Math.max(exchangeRows * rowBytes, guestRows * rowBytes, compactBytes)),
     homePartials: arena.reserve(ownership.devices * slice * rowBytes),
     guestPartials: arena.reserve(ownership.devicesPerRank * guestRows * rowBytes),
     expertIds: arena.reserve(slice * topK * 4),

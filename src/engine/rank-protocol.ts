@@ -1,15 +1,23 @@
 import type { Purpose } from '../comm/communicator.ts';
-import type { Plan, PredictorName } from '../plan/plan.ts';
+import type { PredictorName } from '../plan/plan.ts';
 import type { RoutingChunk } from '../schedule/routing-observer.ts';
 import type { RankTimeline } from '../timeline/rank-timeline.ts';
-import type { FinishReason, GenerationRequest, Layout, LogitsKept, OverlapName, ScheduleName } from './api.ts';
+import type {
+  FinishReason,
+  GenerationRequest,
+  Layout,
+  LogitsKept,
+  OverlapName,
+  PlanSource,
+  ScheduleName,
+} from './api.ts';
 
 /** What a rank is started with. */
 export interface RankData {
   modelDirectory: string;
   layout: Layout;
-  plan: Plan;
-  planFile?: string;
+  /** The rank holds its share of the model under each. */
+  plans: readonly PlanSource[];
   stepTokens: number;
   cachePositions: number;
   /** Threads that compute, 1 when left out. */
@@ -27,6 +35,8 @@ export interface LogitsChunk {
 
 /** One run, the same for every rank; plain data, so that it can cross any process boundary. */
 export interface RankJob {
+  /** Index of the plan to run under, in `RankData.plans`. */
+  plan: number;
   schedule: ScheduleName;
   predictor: PredictorName;
   requests: GenerationRequest[];
@@ -36,6 +46,7 @@ export interface RankJob {
   firstRecordRow: Int32Array;
   recordRouting: boolean;
   overlap: readonly OverlapName[];
+  compactRows: boolean;
   /** Of no meaning without `microbatch`. */
   microbatchTokens?: number;
   logits: LogitsKept;

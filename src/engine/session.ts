@@ -10,9 +10,11 @@ import { RequestPlacer } from '../predict/placement.ts';
 import { phaseTimes } from '../timeline/phase-times.ts';
 import { timelinesOf } from '../timeline/rank-timeline.ts';
 import { statisticFields, type StatisticField } from '../schedule/routing-observer.ts';
+import { Kernels } from '../kernels/kernels.ts';
 import { overlapInMemory, type OverlapName, overlapNames } from './api.ts';
 import type {
   GenerationRequest,
+  PlanSource,
   RequestOutput,
   RunOptions,
   RunReport,
@@ -32,79 +34,122 @@ import { hashOutputs, mergeLogits, mergeRouting, traceFromRecord } from './run-r
  * before a rank is started.
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
+  const [session] = await openSessions(options, [options]);
+  return session!;
+}
+
+/**
+ * A session for each plan, all on the same ranks, which end with the last of them. So runs under several plans are comparable: ranks
+ * of their own may differ in speed, by nothing but being others. Each rank holds its share of the model under every plan, in as many memories; the sessions
+ * run one at a time.
+ */
+export async function openSessions(
+  options: Omit<SessionOptions, keyof PlanSource>,
+  plans: readonly PlanSource[],
+): Promise<Session[]> {
   const checkpoint = openCheckpoint(options.modelDirectory);
   const fingerprint = fingerprintOf(checkpoint);
   const { config } = checkpoint;
   checkpoint.close();
   assertLayoutFits(config, options.layout);
   const ranks = options.layout.dataParallel * options.layout.tensorParallel;
-  assertPlanFits(options.plan, {
-    modelFingerprint: fingerprint,
-    layers: config.layers,
-    experts: config.experts,
-    topK: config.topK,
-    vocabularySize: config.vocabularySize,
-    ranks,
-  });
+  for (const { plan } of plans) {
+    assertPlanFits(plan, {
+      modelFingerprint: fingerprint,
+      layers: config.layers,
+      experts: config.experts,
+      topK: config.topK,
+      vocabularySize: config.vocabularySize,
+      ranks,
+    });
+  }
   const data: RankData = {
     modelDirectory: resolve(options.modelDirectory),
     layout: options.layout,
-    plan: options.plan,
-    ...(options.planFile === undefined ? {} : { planFile: resolve(options.planFile) }),
+    plans: plans.map(({ plan, planFile }) => ({
+      plan,
+      ...(planFile === undefined ? {} : { planFile: resolve(planFile) }),
+    })),
     stepTokens: options.maximumStepTokens,
     cachePositions: options.cachePositions,
     threads: options.threadsPerRank ?? 1,
   };
   let onEvent: (event: RankEvent) => void = () => {};
   const group = await startRanks(options, fingerprint, ranks, data, (event) => onEvent(event));
-  return new RankSession(options, config, fingerprint, group, (listener) => (onEvent = listener));
+  const model = { config, fingerprint };
+  const open = new Set<Session>();
+  const sessions = plans.map(
+    ({ plan, planFile }, index) =>
+      new RankSession({ ...options, plan, ...(planFile === undefined ? {} : { planFile }) }, index, model, {
+        group,
+        open,
+        listen: (listener) => (onEvent = listener),
+      }),
+  );
+  for (const session of sessions) open.add(session);
+  return sessions;
+}
+
+/** What sessions on the same ranks have in common. */
+interface SharedRanks {
+  group: RankGroup<RankJob, RankReport>;
+  /** Those that are not closed. */
+  open: Set<Session>;
+  listen(listener: (event: RankEvent) => void): void;
 }
 
 class RankSession implements Session {
   readonly options: SessionOptions;
   readonly #config: ModelConfig;
   readonly #fingerprint: string;
-  readonly #group: RankGroup<RankJob, RankReport>;
-  readonly #listen: (listener: (event: RankEvent) => void) => void;
+  /** Index of its plan. */
+  readonly #plan: number;
+  readonly #ranks: SharedRanks;
 
   constructor(
     options: SessionOptions,
-    config: ModelConfig,
-    fingerprint: string,
-    group: RankGroup<RankJob, RankReport>,
-    listen: (listener: (event: RankEvent) => void) => void,
+    plan: number,
+    { config, fingerprint }: { config: ModelConfig; fingerprint: string },
+    ranks: SharedRanks,
   ) {
     this.options = options;
     this.#config = config;
     this.#fingerprint = fingerprint;
-    this.#group = group;
-    this.#listen = listen;
+    this.#plan = plan;
+    this.#ranks = ranks;
   }
 
   get hosts(): readonly string[] {
-    return this.#group.hosts;
+    return this.#ranks.group.hosts;
   }
 
   get defaultOverlap(): readonly OverlapName[] {
-    const crossesLinks = this.options.link !== undefined || new Set(this.hosts).size > 1;
-    return crossesLinks ? overlapNames : overlapInMemory;
+    return this.#crossesLinks ? overlapNames : overlapInMemory;
+  }
+
+  get #crossesLinks(): boolean {
+    return this.options.link !== undefined || new Set(this.hosts).size > 1;
   }
 
   async run(options: RunOptions): Promise<RunReport> {
     const { requests } = options;
+    const { group, open, listen } = this.#ranks;
+    if (!open.has(this)) throw new SmoeError('RANK_GROUP_CLOSED', 'the session has been closed');
     requests.forEach((request, i) => this.#assertRequestFits(request, i));
     const job = this.#job(options);
-    if (options.onToken !== undefined) this.#listen(tokenForwarder(this.#group.size, options.onToken));
+    if (options.onToken !== undefined) listen(tokenForwarder(group.size, options.onToken));
     try {
-      const reports = await this.#group.run(job, options.signal === undefined ? {} : { signal: options.signal });
+      const reports = await group.run(job, options.signal === undefined ? {} : { signal: options.signal });
       return this.#report(options, job, reports);
     } finally {
-      this.#listen(() => {});
+      listen(() => {});
     }
   }
 
-  close(): Promise<void> {
-    return this.#group.close();
+  async close(): Promise<void> {
+    const { group, open } = this.#ranks;
+    open.delete(this);
+    if (open.size === 0) await group.close();
   }
 
   #assertRequestFits(request: GenerationRequest, index: number): void {
@@ -151,6 +196,7 @@ class RankSession implements Session {
     });
     const placement = options.placement ?? this.#placement(options);
     return {
+      plan: this.#plan,
       schedule: options.schedule,
       predictor: options.predictor,
       requests,
@@ -158,11 +204,23 @@ class RankSession implements Session {
       firstRecordRow,
       recordRouting: options.recordRouting,
       overlap: options.overlap ?? this.defaultOverlap,
+      compactRows: this.#compactRows(options),
       ...(options.microbatchTokens === undefined ? {} : { microbatchTokens: options.microbatchTokens }),
       logits: options.logits,
       streaming: options.onToken !== undefined,
       timelineSteps: options.timelineSteps ?? 0,
     };
+  }
+
+  #compactRows({ schedule, compactRows }: RunOptions): boolean {
+    const { hiddenSize } = this.#config;
+    const able = Kernels.canCompact(hiddenSize);
+    if (compactRows === undefined) return schedule === 'speculative' && this.#crossesLinks && able;
+    if (!compactRows || able) return compactRows && (schedule === 'dedup' || schedule === 'speculative');
+    throw new SmoeError('COMPACT_ROWS', `rows of ${hiddenSize} values cannot be made compact`, {
+      hint: 'leave compact rows off: the hidden size must be a multiple of 16',
+      exitStatus: ExitStatus.usage,
+    });
   }
 
   /** Round robin, or by expert affinity under `speculative`. */
@@ -202,6 +260,7 @@ class RankSession implements Session {
       outputs,
       bytes: { ...(bytes as Record<Purpose, number>), total: sum(purposes, (purpose) => bytes[purpose]!) },
       messages: sum(reports, (report) => report.messages),
+      compactRows: job.compactRows,
       localActivationRate: mean(layers.map((layer) => layer.localActivationRate)),
       remoteDevicesPerToken: mean(layers.map((layer) => layer.remoteDevicesPerToken)),
       loadImbalance: mean(layers.map((layer) => layer.loadImbalance)),

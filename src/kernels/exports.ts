@@ -29,9 +29,11 @@ export interface KernelExports {
     outputStride: number,
     scratch: number,
   ): void;
+  compactRows(source: number, index: number, target: number, rows: number, width: number): number;
   copy(source: number, target: number, bytes: number): void;
   embedRowsBf16(packed: number, inputs: number, ids: number, rows: number, target: number): void;
   embedRowsF32(packed: number, inputs: number, ids: number, rows: number, target: number): void;
+  expandRows(source: number, index: number, target: number, rows: number, width: number): number;
   exponential(x: number, y: number, count: number): void;
   fillZero(target: number, bytes: number): void;
   gatherAt(addresses: number, target: number, rows: number, width: number): void;

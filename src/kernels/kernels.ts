@@ -67,6 +67,15 @@ export class Kernels {
     return Kernels.panels(outputs) * panelWidth * inputs * (type === 'bf16' ? 2 : 4);
   }
 
+  /** Whether rows of this width can be made compact. */
+  static canCompact(width: number): boolean {
+    return width % 16 === 0;
+  }
+
+  static longestCompactRow(width: number): number {
+    return 1 + width * 4;
+  }
+
   /** Bytes of one page in each of the two pools: 16 positions of all kvHeads. */
   static keyValuePageBytes(kvHeads: number, headDim: number): number {
     return kvHeads * headDim * pageSize * 4;
@@ -310,6 +319,19 @@ export class Kernels {
   /** target[index[i]] = source[i]. */
   scatterRows(source: number, index: number, target: number, rows: number, width: number): void {
     this.#exports.scatterRows(source, index, target, rows, width);
+  }
+
+  /**
+   * target = compact rows (assembly/compact-rows.ts) of source[index[i]], or of source[i] without index, one after the other, of at most
+   * `Kernels.longestCompactRow` bytes each; index: i32 [rows], width: one that `canCompact`. Returns the bytes written.
+   */
+  compactRows(source: number, index: number | undefined, target: number, rows: number, width: number): number {
+    return this.#exports.compactRows(source, index ?? 0, target, rows, width);
+  }
+
+  /** target[index[i]], or target[i] without index, = the i-th compact row at `source`. Returns the bytes read. */
+  expandRows(source: number, index: number | undefined, target: number, rows: number, width: number): number {
+    return this.#exports.expandRows(source, index ?? 0, target, rows, width);
   }
 
   /** target[index[i]] += source[i], i ascending. */

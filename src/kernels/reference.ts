@@ -286,3 +286,28 @@ export function routeAhead(
     }
   }
 }
+
+/** A row as assembly/compact-rows.ts writes it. */
+export function compactRow(row: Float32Array): Uint8Array {
+  const words = new Uint32Array(row.buffer, row.byteOffset, row.length);
+  const exponents = Array.from(words, (word) => (word >>> 23) & 255);
+  const highest = Math.max(0, Math.max(...exponents) - 7);
+  const within = (base: number): number => exponents.filter((e) => e > base && e <= base + 7).length;
+  const lower = [0, 1, 2, 3].reduce((best, lower) => (within(highest - lower) > within(highest - best) ? lower : best));
+  const base = Math.max(0, highest - lower);
+  const codes = exponents.map((e) => (e > base && e <= base + 7 ? e - base : 0));
+  const bytes = [base];
+  for (let block = 0; block < row.length; block += 16) {
+    for (const word of words.subarray(block, block + 16)) {
+      const rest = ((word << 1) | (word >>> 31)) & 0xffffff;
+      bytes.push(rest & 255, (rest >>> 8) & 255, rest >>> 16);
+    }
+    for (const bit of [2, 1, 0]) {
+      const plane = codes.slice(block, block + 16).reduce((sum, code, i) => sum + (((code >>> bit) & 1) << i), 0);
+      bytes.push(plane & 255, plane >>> 8);
+    }
+  }
+  bytes.push(...exponents.filter((_, i) => codes[i] === 0));
+  if (bytes.length < 1 + 4 * row.length) return Uint8Array.from(bytes);
+  return Uint8Array.from([255, ...new Uint8Array(row.buffer, row.byteOffset, row.byteLength)]);
+}

@@ -24,6 +24,8 @@ export interface ScheduleResources {
   clock: PhaseClock;
   hiddenSize: number;
   topK: number;
+  /** Send hidden rows as compact rows (docs/compact-rows.md); `canCompact(hiddenSize)` only. */
+  compactRows: boolean;
   buffers: ScheduleBuffers;
 }
 

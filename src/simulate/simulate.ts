@@ -46,6 +46,8 @@ export interface SimulationOptions {
   overlap: boolean;
   /** What is enough; default as the engine's. */
   microbatchTokens?: number;
+  /** Bytes of a compact row over a plain one's (docs/compact-rows.md); `speculative` sends those when given. */
+  compactShare?: number;
   /** [L] for predictors that run the router; see ApproximatePregate. */
   pregateOverlap?: Float64Array;
   /** Homes and steps of a recorded run, instead of chosen ones. */
@@ -208,7 +210,9 @@ class Replay {
     const { layers } = trace.model;
     this.#options = options;
     this.#homes = homes;
-    this.#traffic = new Traffic(schedule, layout, ownership, shape.hiddenSize * shape.activationBytes);
+    const rowBytes = shape.hiddenSize * shape.activationBytes;
+    const share = schedule === 'speculative' ? (options.compactShare ?? 1) : 1;
+    this.#traffic = new Traffic(schedule, layout, ownership, Math.round(rowBytes * share));
     this.#routing = new LayerRouting(trace, ownership);
     this.#timers = clusters.map((cluster, i) => {
       const shuffles = schedule === 'speculative';

@@ -1,7 +1,7 @@
 import { shardLength } from '../comm/shards.ts';
 import { type Layout, type ScheduleName, scheduleNames } from '../engine/api.ts';
-import { roundUp } from '../schedule/attention-exchange.ts';
-import { segmentBytes } from '../schedule/deduplicated.ts';
+import { roundUp } from '../schedule/alignment.ts';
+import { segmentBytes } from '../schedule/dispatch-segments.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import { Exchange, type LayerExchangeName, layerExchangeNames } from './exchange.ts';
 import type { LayerRouting } from './layer-routing.ts';

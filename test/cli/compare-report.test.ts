@@ -4,6 +4,7 @@ import { assembleReport, isLossless, logitDifference, type CompareFacts } from '
 import type { CompareRuns, ScheduleRuns } from '../../src/cli/compare-runs.ts';
 import { renderComparison } from '../../src/cli/compare-text.ts';
 import type { RunReport, ScheduleName } from '../../src/engine/api.ts';
+import { type PhaseName, phaseNames } from '../../src/timeline/phases.ts';
 import { runReport } from './run-report.ts';
 import { matchesSnapshot } from './snapshot.ts';
 
@@ -75,6 +76,37 @@ describe('comparison', () => {
     assert.deepEqual(dedup!.ttftMs, { p50: 100, p99: 200 });
     assert.equal(dedup!.tokensPerSecond, 8);
     matchesSnapshot('compare', renderComparison(report));
+  });
+
+  it('compares latencies round by round', () => {
+    const withLatencies = (name: ScheduleName, latencies: number[], bytes: RunReport['bytes']): ScheduleRuns => {
+      const [output] = runReport().outputs;
+      const timed = latencies.map((e2eMs) => runReport({ outputs: [{ ...output!, e2eMs }], phases: [ranksTime] }));
+      return { schedule: name, checked: runReport({ bytes }), timed, timeline: undefined };
+    };
+    const zeros = Object.fromEntries(phaseNames.map((phase) => [phase, 0])) as Record<PhaseName, number>;
+    const ranksTime = { prefill: { ...zeros, predict: 1, experts: 39 }, decode: { ...zeros, permute: 2, experts: 8 } };
+    const report = assembleReport(
+      facts,
+      runs({
+        schedules: [
+          withLatencies('dedup', [100, 180, 200], runReport().bytes),
+          withLatencies('speculative', [105, 189, 199], planned.bytes),
+        ],
+      }),
+    );
+    assert.equal(report.recommendation!.schedule, 'dedup');
+    assert.match(report.recommendation!.reason, /predicting and permuting are 6\.0 % of its time/);
+    const [dedup, speculative] = report.schedules;
+    assert.deepEqual(speculative!.e2eMsByRound, [105, 189, 199]);
+    assert.deepEqual([dedup!.relativeLatency, speculative!.relativeLatency], [1, 1.05]);
+    assert.match(renderComparison(report), /speculative .* 189 ms +\+5\.0 % /);
+  });
+
+  it('recommends nothing, relative to nothing, when there is one schedule', () => {
+    const { schedules, recommendation } = assembleReport(facts, runs({ schedules: [schedule('dedup')] }));
+    assert.equal(recommendation, null);
+    assert.equal(schedules[0]!.relativeLatency, null);
   });
 
   it('notices logits that differ from the one-rank run', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { runComparison, type CompareSetup, type OpenSession } from '../../src/cli/compare-runs.ts';
+import { runComparison, type CompareSetup, type OpenSessions } from '../../src/cli/compare-runs.ts';
 import { contiguousPlan } from '../../src/plan/contiguous-plan.ts';
 import { scheduleNames } from '../../src/engine/api.ts';
 import type { ModelConfig } from '../../src/model/config.ts';
@@ -20,6 +20,7 @@ const setup: CompareSetup = {
   stepTokens: 8,
   logits: 'sampled',
   overlap: [],
+  compactRows: undefined,
   threadsPerRank: 3,
   timelineSteps: 0,
   transport: { transport: 'mpi' },
@@ -27,27 +28,29 @@ const setup: CompareSetup = {
 };
 
 /** Sessions that write down what happens to them; `fails` makes one run throw. */
-function recorder(fails?: string): { open: OpenSession; events: string[] } {
+function recorder(fails?: string): { open: OpenSessions; events: string[] } {
   const events: string[] = [];
-  const open: OpenSession = async (options) => {
+  const open: OpenSessions = async (options, plans) => {
     const ranks = options.layout.tensorParallel;
-    const name = `${options.plan.solver} x${ranks}`;
     assert.equal(options.transport, ranks === 1 ? 'threads' : 'mpi');
     assert.equal(options.threadsPerRank, ranks === 1 ? 1 : 3);
-    assert.equal(options.planFile, options.plan.solver === 'hypergraph' ? 'plan.json' : undefined);
-    events.push(`open ${name}`);
-    return {
-      options,
-      hosts: Array.from({ length: ranks }, () => 'a'),
-      defaultOverlap: ['prepare'],
-      run: async ({ schedule, logits }) => {
-        const event = `${name}: ${schedule} ${logits}`;
-        events.push(event);
-        if (event === fails) throw new Error('rank died');
-        return runReport();
-      },
-      close: async () => void events.push(`close ${name}`),
-    };
+    events.push(`open ${plans.map(({ plan }) => plan.solver).join(' and ')} x${ranks}`);
+    return plans.map(({ plan, planFile }) => {
+      const name = `${plan.solver} x${ranks}`;
+      assert.equal(planFile, plan.solver === 'hypergraph' ? 'plan.json' : undefined);
+      return {
+        options: { ...options, plan },
+        hosts: Array.from({ length: ranks }, () => 'a'),
+        defaultOverlap: ['prepare'],
+        run: async ({ schedule, logits }) => {
+          const event = `${name}: ${schedule} ${logits}`;
+          events.push(event);
+          if (event === fails) throw new Error('rank died');
+          return runReport();
+        },
+        close: async () => void events.push(`close ${name}`),
+      };
+    });
   };
   return { open, events };
 }
@@ -55,7 +58,7 @@ function recorder(fails?: string): { open: OpenSession; events: string[] } {
 const signal = new AbortController().signal;
 
 describe('comparison runs', () => {
-  it('are: one rank per plan, a checked run per schedule, timed rounds taking turns', async () => {
+  it('are: one rank per plan, then on ranks that all plans share a checked run per schedule, timed rounds taking turns', async () => {
     const { open, events } = recorder();
     const runs = await runComparison(setup, open, () => {}, signal);
     assert.deepEqual(events, [
@@ -65,8 +68,7 @@ describe('comparison runs', () => {
       'open hypergraph x1',
       'hypergraph x1: dedup sampled',
       'close hypergraph x1',
-      'open contiguous x2',
-      'open hypergraph x2',
+      'open contiguous and hypergraph x2',
       'contiguous x2: deepspeed-moe sampled',
       'contiguous x2: alltoallv sampled',
       'contiguous x2: dedup sampled',
@@ -102,8 +104,12 @@ describe('comparison runs', () => {
         runComparison(setup, open, () => {}, signal),
         /rank died/,
       );
-      const count = (verb: string): number => events.filter((event) => event.startsWith(verb)).length;
-      assert.equal(count('close'), count('open'));
+      const plansIn = (verb: string): string[] =>
+        events
+          .filter((event) => event.startsWith(verb))
+          .flatMap((event) => event.match(/contiguous|hypergraph/g)!)
+          .sort();
+      assert.deepEqual(plansIn('close'), plansIn('open'));
     }
   });
 });

@@ -14,6 +14,7 @@ export function runReport(change: Partial<RunReport> = {}): RunReport {
     outputs: [output([1, 2], 100), output([0, 1], 200)],
     bytes: { attention: 1000, dispatch: 3000, combine: 3000, control: 24, total: 7024 },
     messages: 12,
+    compactRows: false,
     localActivationRate: 0.25,
     remoteDevicesPerToken: 2.75,
     loadImbalance: 1.5,

@@ -217,6 +217,54 @@ const scenarios: Record<string, Scenario> = {
     return rank;
   },
 
+  /** Two memories take turns: payloads lie in the one in use, here and at the peers. */
+  memories: ({ communicator, arena }) => {
+    const { rank, size } = communicator;
+    const other = new Arena(2 ** 20);
+    communicator.attachMemory(other.memory);
+    const sub = communicator.split(rank >> 1, 0);
+    const floats = [arena, other].map((own) => own.floats(20_000));
+    for (const [turn, length] of [1, 9, 20_000, 20_000, 1].entries()) {
+      for (const which of [0, 1, 1, 0]) {
+        communicator.useMemory([arena, other][which].memory);
+        for (const group of [communicator, sub]) {
+          const buffer = floats[which].subarray(0, length).fill(which + turn + communicator.rank);
+          group.allReduce(buffer, purpose);
+          const members = group === communicator ? size : group.size;
+          const first = group === communicator ? 0 : (rank >> 1) * 2;
+          const sum = Array.from({ length: members }, (_, i) => which + turn + first + i).reduce((a, b) => a + b, 0);
+          assert.ok(buffer.every((value) => value === sum));
+        }
+        assert.equal(
+          codeOf(() => communicator.allReduce(floats[1 - which], purpose)),
+          'COMM_BUFFER',
+        );
+      }
+    }
+    assert.equal(
+      codeOf(() => communicator.useMemory(new Arena(65536).memory)),
+      'COMM_MEMORY',
+    );
+    if (size > 1 && sub.size < size) {
+      assert.equal(
+        codeOf(() => sub.useMemory(arena.memory)),
+        'COMM_MEMORY',
+      );
+    }
+    communicator.useMemory(arena.memory);
+    // Rank 0 joins in only when the others have seen that they may not change over.
+    const seen = communicator.split(0, 0);
+    if (rank === 0) seen.barrier();
+    const request = communicator.startAllReduce(floats[0], purpose);
+    if (rank === 0) return request.wait();
+    assert.equal(
+      codeOf(() => communicator.useMemory(other.memory)),
+      'COMM_MEMORY',
+    );
+    seen.barrier();
+    request.wait();
+  },
+
   /** Events come before the report and in order. */
   events: ({ context }) => {
     for (let i = 0; i < 3; i++) context.emit(`${context.rank}:${i}`);

@@ -85,6 +85,9 @@ export function runConformance(name: string, launch: Launch): void {
         it('moves large payloads', async () => {
           await group.run({ scenario: 'large' });
         });
+        it('exchanges what lies in the memory in use, of several', async () => {
+          await group.run({ scenario: 'memories' });
+        });
         it('refuses wrong arguments without starting anything', async () => {
           const reports = await group.run({ scenario: 'arguments' });
           assert.deepEqual(

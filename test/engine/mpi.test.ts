@@ -12,7 +12,7 @@ import {
   type TokenEvent,
   type TransportName,
 } from '../../src/engine/api.ts';
-import { openSession } from '../../src/engine/session.ts';
+import { openSession, openSessions } from '../../src/engine/session.ts';
 import { loadTokenizer } from '../../src/model/tokenizer.ts';
 import { readPlan, writePlan } from '../../src/plan/plan-file.ts';
 import { copyTiny, smoeError, tinyDirectory } from '../model/fixtures.ts';
@@ -62,16 +62,41 @@ describe('sessions over MPI', { skip }, () => {
         const reports: object[] = [];
         for (const schedule of scheduleNames) {
           const overlap = schedule === 'speculative' ? (['microbatch'] as const) : [];
-          reports.push(
-            essence(await session.run(run({ requests, schedule, predictor: 'combined', logits: 'all', overlap }))),
-          );
+          for (const compactRows of [false, true]) {
+            const options = { requests, schedule, predictor: 'combined', logits: 'all', overlap, compactRows } as const;
+            reports.push(essence(await session.run(run(options))));
+          }
         }
         assert.equal(session.hosts.length, 4);
         await session.close();
         found.push(reports);
       }
-      scheduleNames.forEach((schedule, i) => assert.deepEqual(found[1]![i], found[0]![i], schedule));
+      const names = scheduleNames.flatMap((schedule) => [schedule, `${schedule}, compact rows`]);
+      names.forEach((name, i) => assert.deepEqual(found[1]![i], found[0]![i], name));
     }
+  });
+
+  it('compute the same under several plans on the same ranks as on ranks of their own', async () => {
+    const layout = { dataParallel: 2, tensorParallel: 2 };
+    const options = demoOptions('mpi', layout);
+    const sources = [{ plan: randomPlan(demoDirectory, 4, 3) }, { plan: options.plan, planFile }];
+    const jobs = sources.map((_, i) =>
+      run({
+        requests: [request([5, 6, 7, 8, 9]), request([10 + i, 11])],
+        schedule: i === 0 ? 'dedup' : 'speculative',
+        predictor: 'combined',
+        logits: 'all',
+      }),
+    );
+    const alone: object[] = [];
+    for (const [i, source] of sources.entries()) {
+      const session = await openSession({ ...options, ...source, transport: 'threads' });
+      alone.push(essence(await session.run(jobs[i]!)));
+      await session.close();
+    }
+    const sessions = await openSessions(options, sources);
+    for (const i of [1, 0, 0, 1]) assert.deepEqual(essence(await sessions[i]!.run(jobs[i]!)), alone[i]);
+    await Promise.all(sessions.map((session) => session.close()));
   });
 
   it('hand tokens over as they are made, with the time each step took', async () => {

@@ -151,6 +151,11 @@ test('an oracle sends no more than contiguous slices; gathering everything ignor
     return bytes.dispatch + bytes.combine;
   };
   assert.ok(of({ schedule: 'speculative', predictor: 'oracle' }) < of({ schedule: 'dedup' }));
+  // Compact rows shorten what rows take, of no other schedule's.
+  const combined = (change: Parameters<typeof smallSimulation>[0]): number =>
+    simulate(smallSimulation({ trace, layout, predictor: 'oracle', ...change }))[0]!.bytes.combine;
+  assert.equal(combined({ schedule: 'speculative', compactShare: 0.75 }), 0.75 * combined({ schedule: 'speculative' }));
+  assert.equal(combined({ schedule: 'dedup', compactShare: 0.75 }), combined({ schedule: 'dedup' }));
   const other = smallPlan(trace, 4);
   other.expertOwner.reverse();
   assert.equal(of({ schedule: 'gather-all' }), of({ schedule: 'gather-all', plan: other }));

@@ -2,6 +2,7 @@
 export { swiglu } from './activation';
 export { attention } from './attention';
 export { storeKeyValue } from './cache';
+export { compactRows, expandRows } from './compact-rows';
 export { exponential } from './exponential';
 export { matmulBf16, matmulF32 } from './matmul';
 export { rmsNorm, rmsNormAt } from './normalization';
