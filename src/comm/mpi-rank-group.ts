@@ -181,11 +181,12 @@ class LaunchedRankGroup<Job, Report, Event> extends MpiHostGroup<Job, Report, Ev
   }
 }
 
-/** What mpirun keeps on this host's disk and removes itself unless it is killed: /tmp/ompi.HOST.USER/pid.PID. */
+/** What mpirun keeps on this host's disk and removes itself unless it is killed: /tmp/ompi.HOST.USER/pid.PID, of version 5 /tmp/ompi.PID. */
 function removeSessionDirectory(pid: number): void {
   const { TMPDIR, TEMP, TMP } = process.env;
   const base = TMPDIR || TEMP || TMP || '/tmp';
   try {
+    rmSync(join(base, `ompi.${pid}`), { recursive: true, force: true });
     for (const name of readdirSync(base)) {
       if (name.startsWith('ompi.')) rmSync(join(base, name, `pid.${pid}`), { recursive: true, force: true });
     }

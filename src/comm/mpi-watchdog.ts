@@ -74,7 +74,9 @@ function lose(who: string, loss: Loss): void {
 
 /** What Open MPI's daemon keeps on this host's disk for the run, and removes itself unless it is killed. */
 function removeSessionDirectory(): void {
-  const directory = /^(.*\/ompi\.[^/]+\/(?:jf|pid)\.\d+)(?:\/|$)/.exec(process.env.OMPI_FILE_LOCATION ?? '')?.[1];
+  const directory = /^(.*\/(?:ompi\.[^/]+\/(?:jf|pid)|ompi|prted)\.\d+)(?:\/|$)/.exec(
+    process.env.OMPI_FILE_LOCATION ?? '',
+  )?.[1];
   if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
 }
 
