@@ -22,7 +22,6 @@ import { MailTag } from './mpi-mailbox.ts';
 import { everyRank, type Agreement, type MessageToMpiRank } from './mpi-protocol.ts';
 import { endedWithinMs, MpiRankServer } from './mpi-rank-server.ts';
 import { watchOver, type Watch } from './mpi-watch.ts';
-import { shortenTimeSlice } from './time-slice.ts';
 import type { LaunchOptions, RankGroup, RunRanksOptions } from './rank-group.ts';
 
 export interface MpiJoinOptions<Event> extends Omit<LaunchOptions<Event>, 'resourceLimits'> {
@@ -55,7 +54,6 @@ export class JoinedProcesses {
         hint: 'start it with mpirun -n RANKS, or start the ranks with launchMpiRanks',
       });
     }
-    shortenTimeSlice();
     this.endpoint = new MpiEndpoint(loadMpi());
     this.rank = this.endpoint.rank;
     this.size = this.endpoint.size;

@@ -8,6 +8,9 @@ export const rankParameters: Record<string, string> = {
   // default 64 KiB (docs/networks.md has both measured).
   btl_tcp_flags: 'send,inplace',
   btl_tcp_eager_limit: String(2 ** 20),
+  // A connection's receive window begins at 64 KiB and the kernel widens it as the application reads. A message just longer fills it while its
+  // receiver computes, and the sender stands still until somebody looks. As much as the system grants (Linux: net.core.rmem_max).
+  btl_tcp_rcvbuf: String(2 ** 22),
   // mpirun and its daemons find out within seconds that the network between them is cut; by default it takes minutes. Later
   // than our own heartbeats, which know which rank it is.
   oob_tcp_keepalive_time: '4',

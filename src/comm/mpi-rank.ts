@@ -22,7 +22,6 @@ import {
   type MessageToMpiRank,
 } from './mpi-protocol.ts';
 import { MpiRankServer } from './mpi-rank-server.ts';
-import { shortenTimeSlice } from './time-slice.ts';
 
 const wantedSize = Number(process.argv[2]);
 /** As the launcher numbers it, until MPI says. */
@@ -50,7 +49,6 @@ function serve(): void {
   const library = loadMpi();
   const system = loadSystemCalls();
   system.dieWithParent();
-  shortenTimeSlice();
   const output = system.dup(1);
   system.dup2(2, 1);
   const endpoint = new MpiEndpoint(library);

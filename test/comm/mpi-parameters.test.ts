@@ -25,6 +25,7 @@ describe('parameters of Open MPI', () => {
       OMPI_MCA_btl_tcp_eager_limit: '65536',
       OMPI_MCA_mpi_yield_when_idle: '1',
       OMPI_MCA_btl_tcp_flags: 'send,inplace',
+      OMPI_MCA_btl_tcp_rcvbuf: '4194304',
     });
   });
 
