@@ -98,7 +98,7 @@ export interface RunOptions {
   recordRouting: boolean;
   /** Default `Session.defaultOverlap`. */
   overlap?: readonly OverlapName[];
-  /** Whether `dedup` and `speculative` send rows compact (docs/compact-rows.md); by default only `speculative` does, over links. */
+  /** Whether `dedup` and `speculative` send rows compact (docs/compact-rows.md); by default only `speculative` does, over links that are not known to be fast. */
   compactRows?: boolean;
   /** Steps whose largest group has fewer tokens are not cut into micro-batches; default `fewestMicrobatchedTokens`. */
   microbatchTokens?: number;

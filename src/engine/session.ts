@@ -29,6 +29,9 @@ import { pagesFor } from './page-cache.ts';
 import type { RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
 import { hashOutputs, mergeLogits, mergeRouting, traceFromRecord } from './run-records.ts';
 
+/** From about this rate on, making rows compact takes a core as long as a link takes for what it spares (docs/compact-rows.md). */
+const fastLinkBytesPerSecond = 300e6;
+
 /**
  * Checks model, layout and plan, then starts one rank per device of the layout. Everything that can be refused is refused
  * before a rank is started.
@@ -131,6 +134,13 @@ class RankSession implements Session {
     return this.options.link !== undefined || new Set(this.hosts).size > 1;
   }
 
+  /** What a link between hosts carries is not known; most are slow enough. */
+  get #crossesSlowLinks(): boolean {
+    const { link } = this.options;
+    const bytesPerSecond = link === undefined ? 0 : (link.bytesPerSecond ?? Number.POSITIVE_INFINITY);
+    return this.#crossesLinks && bytesPerSecond < fastLinkBytesPerSecond;
+  }
+
   async run(options: RunOptions): Promise<RunReport> {
     const { requests } = options;
     const { group, open, listen } = this.#ranks;
@@ -215,7 +225,7 @@ class RankSession implements Session {
   #compactRows({ schedule, compactRows }: RunOptions): boolean {
     const { hiddenSize } = this.#config;
     const able = Kernels.canCompact(hiddenSize);
-    if (compactRows === undefined) return schedule === 'speculative' && this.#crossesLinks && able;
+    if (compactRows === undefined) return schedule === 'speculative' && this.#crossesSlowLinks && able;
     if (!compactRows || able) return compactRows && (schedule === 'dedup' || schedule === 'speculative');
     throw new SmoeError('COMPACT_ROWS', `rows of ${hiddenSize} values cannot be made compact`, {
       hint: 'leave compact rows off: the hidden size must be a multiple of 16',
