@@ -8,14 +8,13 @@ import { createInterface } from 'node:readline';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { mpiProblem } from '../../src/comm/mpi-rank-group.ts';
 import { onHost } from '../../src/testbed/mpi.ts';
 import { hostInterface, hostNamespace } from '../../src/testbed/names.ts';
 import { processesIn } from '../../src/testbed/namespaces.ts';
-import { requireTopology, thisMachine } from '../../src/testbed/requirements.ts';
 import { runCommand } from '../../src/testbed/system.ts';
 import { bringUp, type Testbed } from '../../src/testbed/testbed.ts';
 import { heterogeneous } from '../../src/testbed/topology.ts';
+import { cannotRunMpiOn } from './testbed-with-mpi.ts';
 
 const endWithinMs = 10_000;
 const name = `mpi${process.pid}`;
@@ -73,17 +72,7 @@ function leftovers(): string[] {
   return [...sessions, ...readdirSync('/dev/shm').filter((entry) => entry.includes(`smoe-${name}-`))];
 }
 
-async function cannotRun(): Promise<string | false> {
-  try {
-    requireTopology(topology, thisMachine());
-  } catch (error) {
-    return `no testbed can be made here: ${(error as Error).message}`;
-  }
-  const problem = await mpiProblem();
-  return problem === undefined ? false : `MPI cannot be used here: ${problem.message} (${problem.hint})`;
-}
-
-describe('MPI ranks on several hosts', { skip: await cannotRun() }, () => {
+describe('MPI ranks on several hosts', { skip: await cannotRunMpiOn(topology) }, () => {
   const runtime = mkdtempSync(join(tmpdir(), 'smoe-mpi-network-'));
   process.env.XDG_RUNTIME_DIR = runtime;
   let testbed: Testbed;

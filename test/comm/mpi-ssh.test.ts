@@ -6,12 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { mpiProblem } from '../../src/comm/mpi-rank-group.ts';
 import { onHost } from '../../src/testbed/mpi.ts';
 import { hostInterface } from '../../src/testbed/names.ts';
-import { requireTopology, thisMachine } from '../../src/testbed/requirements.ts';
 import { bringUp, type Testbed } from '../../src/testbed/testbed.ts';
 import { homogeneous } from '../../src/testbed/topology.ts';
+import { cannotRunMpiOn } from './testbed-with-mpi.ts';
 
 const sshd = '/usr/sbin/sshd';
 const topology = homogeneous({ name: `ssh${process.pid}`, hosts: 2, rateMbit: 1000 });
@@ -20,14 +19,8 @@ const model = fileURLToPath(new URL('../../../test/fixtures/tiny/qwen3_moe', imp
 const short = ['--schedules', 'dedup', '--prompt-count', '2', '--prompt-tokens', '8', '--max-new-tokens', '2'];
 
 async function cannotRun(): Promise<string | false> {
-  try {
-    requireTopology(topology, thisMachine());
-  } catch (error) {
-    return `no testbed can be made here: ${(error as Error).message}`;
-  }
-  const problem = await mpiProblem();
-  if (problem !== undefined) return `MPI cannot be used here: ${problem.message} (${problem.hint})`;
-  return existsSync(sshd) ? false : `no ${sshd} here: apt-get install openssh-server`;
+  const problem = await cannotRunMpiOn(topology);
+  return problem !== false || existsSync(sshd) ? problem : `no ${sshd} here: apt-get install openssh-server`;
 }
 
 describe('MPI ranks started by ssh', { skip: await cannotRun() }, () => {
