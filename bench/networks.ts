@@ -22,6 +22,7 @@ import {
   ranks,
   topologyOf,
   transportName,
+  workloads,
   type Cell,
   type Network,
 } from './networks/matrix.ts';
@@ -30,10 +31,11 @@ import { demoModel, makePlans, planHashes } from './networks/plans.ts';
 import { readResults, requestsKey, upsert, writeResults, type Results } from './networks/results.ts';
 
 const usage = `node dist/bench/networks.js [--quick | --complete] [--resume | --overwrite] [--recalibrate] [--budget MINUTES] [--repeats N]
-  [--networks A,B] [--layouts A,B] [--out FILE] [--plans DIR]
+  [--networks A,B] [--layouts A,B] [--workloads A,B] [--out FILE] [--plans DIR]
 
 networks  ${networks.map(({ name }) => name).join(', ')}
 layouts   ${layouts.map(({ name }) => name).join(', ')}
+workloads ${workloads.map(({ name }) => name).join(', ')}; --quick and the default have fewer, so --workloads with --complete chooses among all
 
 Networks of a testbed need Linux, root, iproute2 and Open MPI; memory and the emulated twins need nothing; the twins are measured only
 when named. Every cell is written when it is done: --resume keeps those and goes on, --overwrite begins anew, --budget begins no
@@ -60,6 +62,7 @@ const { values: flags } = parseArgs({
         .join(','),
     },
     layouts: { type: 'string', default: layouts.map(({ name }) => name).join(',') },
+    workloads: { type: 'string', default: workloads.map(({ name }) => name).join(',') },
     out: { type: 'string', default: join(root, 'bench/results/networks.json') },
     plans: { type: 'string', default: join(tmpdir(), 'speculative-moe-networks') },
     /** Of the processes that this recipe starts on a testbed: when to begin no more cells. */
@@ -78,7 +81,7 @@ function progress(what: string): void {
   process.stderr.write(`${minutes} min  ${what}\n`);
 }
 
-function chosen(flag: 'networks' | 'layouts', known: readonly { name: string }[]): string[] {
+function chosen(flag: 'networks' | 'layouts' | 'workloads', known: readonly { name: string }[]): string[] {
   const names = flags[flag].split(',');
   for (const name of names) {
     if (!known.some((item) => item.name === name)) {
@@ -152,7 +155,8 @@ async function measureOnTestbed(network: Network, results: Results, deadline: nu
       writeResults(flags.out, results);
       const mpirun = [process.env.SMOE_MPIRUN ?? 'mpirun', ...testbed.mpirunArguments];
       const command = [...mpirun, process.execPath, fileURLToPath(import.meta.url)];
-      const selection = ['--resume', '--networks', name, '--layouts', flags.layouts, `--${matrix}`];
+      const chosenCells = ['--networks', name, '--layouts', flags.layouts, '--workloads', flags.workloads];
+      const selection = ['--resume', ...chosenCells, `--${matrix}`];
       const rest = ['--repeats', String(repeats), '--out', flags.out, '--plans', flags.plans];
       const { exitCode } = await testbed.run(
         0,
@@ -170,8 +174,12 @@ async function main(): Promise<void> {
     process.stdout.write(usage);
     return;
   }
-  const selection = { networks: chosen('networks', networks), layouts: chosen('layouts', layouts), matrix } as const;
-  const cells = cellsOf(selection);
+  const cells = cellsOf({
+    networks: chosen('networks', networks),
+    layouts: chosen('layouts', layouts),
+    workloads: chosen('workloads', workloads),
+    matrix,
+  });
   if (flags['inside-until'] !== undefined) {
     const processes = joinProcesses();
     if (processes.rank > 0) return processes.follow();

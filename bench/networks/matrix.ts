@@ -175,6 +175,7 @@ export function cellName({ network, layout, workload }: Cell): string {
 export interface Selection {
   networks: string[];
   layouts: string[];
+  workloads: string[];
   /** `standard` leaves out cells that take minutes and say nothing that shorter ones do not; `complete` leaves out none. */
   matrix: 'quick' | 'standard' | 'complete';
 }
@@ -188,6 +189,7 @@ export function cellsOf(selection: Selection): Cell[] {
         .filter(({ name }) => selection.layouts.includes(name))
         .flatMap((layout) =>
           workloads
+            .filter(({ name }) => selection.workloads.includes(name))
             .filter((workload) => isIn(selection.matrix, network, layout, workload))
             .map((workload) => ({ network, layout, workload })),
         ),
