@@ -153,6 +153,7 @@ const job: RankJob = {
   recordRouting: false,
   overlap: [],
   compactRows: false,
+  oneShotTokens: 0,
   logits: 'none',
   streaming: false,
   timelineSteps: 0,

@@ -93,7 +93,8 @@ async function measure(layout: Layout, work: GenerationRequest[]): Promise<{ set
       if (layout.tensorParallel === 1 && setup.schedule === 'speculative' && setup.predictor !== 'combined') continue;
       const { schedule, predictor = 'token' } = setup;
       const run = { schedule, predictor, requests: work, logits: 'none', recordRouting: false } as const;
-      const report = await session.run({ ...run, timelineSteps: Number.MAX_SAFE_INTEGER });
+      // Bytes, not latency, are what is measured.
+      const report = await session.run({ ...run, oneShotTokens: 0, timelineSteps: Number.MAX_SAFE_INTEGER });
       results.push({ setup, report });
     }
     await session.close();

@@ -66,7 +66,7 @@ for (let round = -1; round < Number(options.rounds); round++) {
   for (const [turn] of setups.entries()) {
     const setup = setups[(turn + round + setups.length) % setups.length]!;
     const { schedule, predictor } = setup;
-    const run = { schedule, predictor, requests, logits: 'none', recordRouting: false } as const;
+    const run = { schedule, predictor, requests, logits: 'none', recordRouting: false, oneShotTokens: 0 } as const;
     const report = await sessions[setup.session].run(run);
     if (round >= 0) reports.get(setup)!.push(report);
   }

@@ -110,6 +110,7 @@ async function computedMs(
       recordRouting: false,
       overlap: [],
       compactRows: false,
+      oneShotTokens: 0,
       timelineSteps: 0,
     },
     ...{ placement: new Int32Array(jobs.length), firstRecordRow: new Int32Array(jobs.length), streaming: true },

@@ -51,6 +51,7 @@ function jobOf(requests: GenerationRequest[]): RankJob {
       recordRouting: false,
       overlap: [],
       compactRows: false,
+      oneShotTokens: 0,
       logits: 'none',
     },
     placement: new Int32Array(requests.length),

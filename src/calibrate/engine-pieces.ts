@@ -130,7 +130,14 @@ async function timePiece(
 /** For one data-parallel group. */
 function jobOf(requests: GenerationRequest[]): RankJob {
   return {
-    ...{ schedule: 'dedup', predictor: 'random', logits: 'none', recordRouting: false, compactRows: false },
+    ...{
+      schedule: 'dedup',
+      predictor: 'random',
+      logits: 'none',
+      recordRouting: false,
+      compactRows: false,
+      oneShotTokens: 0,
+    },
     ...{
       plan: 0,
       requests,

@@ -23,6 +23,8 @@ export interface ScheduleReport {
   messages: number;
   /** Whether rows travelled compact. */
   compactRows: boolean;
+  /** Steps of at most so many tokens went one-shot. */
+  oneShotTokens: number;
   localActivationRate: number;
   remoteDevicesPerToken: number;
   loadImbalance: number;
@@ -147,6 +149,7 @@ function scheduleReport(
     bytes: byteFigures(checked.bytes),
     messages: checked.messages,
     compactRows: checked.compactRows,
+    oneShotTokens: checked.oneShotTokens,
     localActivationRate: checked.localActivationRate,
     remoteDevicesPerToken: checked.remoteDevicesPerToken,
     loadImbalance: checked.loadImbalance,

@@ -38,6 +38,8 @@ export interface CompareSetup {
   overlap: readonly OverlapName[] | undefined;
   /** Undefined for the session's default. */
   compactRows: boolean | undefined;
+  /** Likewise. */
+  oneShotTokens: number | undefined;
   /** On the layout's runs. */
   threadsPerRank: number;
   /** Steps of the recorded timelines; 0 = none. */
@@ -157,7 +159,7 @@ export async function runComparison(
 }
 
 function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsKept, signal: AbortSignal): RunOptions {
-  const { predictor, requests, overlap, compactRows } = setup;
+  const { predictor, requests, overlap, compactRows, oneShotTokens } = setup;
   return {
     schedule,
     predictor,
@@ -166,6 +168,7 @@ function runOptions(setup: CompareSetup, schedule: ScheduleName, logits: LogitsK
     recordRouting: false,
     ...(overlap === undefined ? {} : { overlap }),
     ...(compactRows === undefined ? {} : { compactRows }),
+    ...(oneShotTokens === undefined ? {} : { oneShotTokens }),
     signal,
   };
 }

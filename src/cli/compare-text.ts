@@ -26,7 +26,7 @@ const right = (title: string, cell: ReportColumn['cell']): ReportColumn => ({ ti
 const byteColumns: ReportColumn[] = [
   name,
   { title: 'plan', align: 'left', cell: (schedule) => schedule.plan },
-  { title: 'rows', align: 'left', cell: ({ compactRows }) => (compactRows ? 'compact' : 'plain') },
+  { title: 'rows', align: 'left', cell: formOf },
   right('attention', ({ bytes }) => formatBytes(bytes.attention)),
   right('dispatch', ({ bytes }) => formatBytes(bytes.dispatch)),
   right('combine', ({ bytes }) => formatBytes(bytes.combine)),
@@ -83,6 +83,10 @@ export function renderComparison(report: CompareReport, style: Style = (_format,
     ...recommendationLines(report, style),
     '',
   ].join('\n');
+}
+
+function formOf({ compactRows, oneShotTokens }: ScheduleReport): string {
+  return `${compactRows ? 'compact' : 'plain'}${oneShotTokens > 0 ? `, one-shot to ${oneShotTokens}` : ''}`;
 }
 
 function recommendationLines({ recommendation }: CompareReport, style: Style): string[] {

@@ -20,12 +20,14 @@ import {
   layoutArgs,
   modelArgs,
   compactRowArgs,
+  oneShotArgs,
   overlapArgs,
   planArgs,
   predictorArgs,
   ranksOf,
   readLayout,
   readCompactRows,
+  readOneShotTokens,
   readOverlap,
   scheduleList,
   readThreadsPerRank,
@@ -83,6 +85,7 @@ export const compareVerb: Verb = {
     ...stepArgs,
     ...overlapArgs,
     ...compactRowArgs,
+    ...oneShotArgs,
     ...threadArgs,
     ...timelineArgs,
     ...jsonArgs,
@@ -125,6 +128,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
   const stepTokens = flags.integer('step-tokens', { minimum: 1 });
   const overlap = readOverlap(flags);
   const compactRows = readCompactRows(flags);
+  const oneShotTokens = readOneShotTokens(flags);
   const threadsPerRank = readThreadsPerRank(flags);
   const timeline = readTimelinePath(flags);
 
@@ -162,6 +166,7 @@ async function compare({ flags, console, signal }: VerbContext, transport: Trans
     logits,
     overlap,
     compactRows,
+    oneShotTokens,
     threadsPerRank,
     timelineSteps: timeline === undefined ? 0 : timelineSteps,
     transport: { ...transport.sessionOptions, ...(link === undefined ? {} : { link }) },

@@ -23,12 +23,14 @@ import {
   layoutArgs,
   modelArgs,
   compactRowArgs,
+  oneShotArgs,
   overlapArgs,
   planArgs,
   predictorArgs,
   ranksOf,
   readLayout,
   readCompactRows,
+  readOneShotTokens,
   readOverlap,
   scheduleList,
   seedArgs,
@@ -82,6 +84,7 @@ export const generateVerb: Verb = {
     ...stepArgs,
     ...overlapArgs,
     ...compactRowArgs,
+    ...oneShotArgs,
     ...threadArgs,
     ...timelineArgs,
     stats: { type: 'boolean', description: 'Say per token, on stderr, where its time went and how many bytes moved' },
@@ -123,6 +126,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
   const threadsPerRank = readThreadsPerRank(flags);
   const overlap = readOverlap(flags);
   const compactRows = readCompactRows(flags);
+  const oneShotTokens = readOneShotTokens(flags);
   const timeline = readTimelinePath(flags);
   const json = flags.boolean('json');
 
@@ -178,6 +182,7 @@ async function generate({ flags, console, signal }: VerbContext, transport: Tran
       recordRouting: false,
       ...(overlap === undefined ? {} : { overlap }),
       ...(compactRows === undefined ? {} : { compactRows }),
+      ...(oneShotTokens === undefined ? {} : { oneShotTokens }),
       timelineSteps: timeline === undefined ? 0 : timelineSteps,
       onToken: (event) => {
         statistics.push(tokenStatistics(event));

@@ -92,6 +92,16 @@ export const compactRowArgs: ArgsDef = {
   },
 };
 
+export const oneShotArgs: ArgsDef = {
+  'one-shot-tokens': {
+    type: 'string',
+    valueHint: 'N',
+    default: 'auto',
+    description:
+      'Steps of at most N tokens exchange rows twice a layer instead of four times, in more bytes, under speculative and dedup when --dp is 1; auto: speculative, where that is faster',
+  },
+};
+
 export const threadArgs: ArgsDef = {
   'threads-per-rank': {
     type: 'string',
@@ -147,6 +157,11 @@ export function readOverlap(flags: Flags): OverlapName[] | undefined {
 export function readCompactRows(flags: Flags): boolean | undefined {
   const word = flags.choice('compact-rows', ['auto', 'on', 'off']);
   return word === 'auto' ? undefined : word === 'on';
+}
+
+/** --one-shot-tokens: undefined for `auto`. */
+export function readOneShotTokens(flags: Flags): number | undefined {
+  return flags.optional('one-shot-tokens') === 'auto' ? undefined : flags.integer('one-shot-tokens', { minimum: 0 });
 }
 
 /** --out, refused at once when its folder is not there rather than after the work. */

@@ -19,7 +19,8 @@ export interface SimulationReport {
   phases: string;
   overlap: boolean;
   /** Bytes of a row under `speculative` over its plain bytes. */
-  compactRows: number;
+  compactShare: number;
+  oneShotTokens: number;
   schedules: SimulationResult[];
   sweep?: SweepReport;
 }
@@ -72,7 +73,18 @@ export function renderSimulation(
     style = (_format, text) => text,
   }: { perLayer?: boolean; perStep?: boolean; style?: Style } = {},
 ): string {
-  const { layout, schedules, promptTokens, generatedTokens, prompts, overlap, compactRows, sweep, phases } = report;
+  const {
+    layout,
+    schedules,
+    promptTokens,
+    generatedTokens,
+    prompts,
+    overlap,
+    compactShare,
+    oneShotTokens,
+    sweep,
+    phases,
+  } = report;
   const table = (columns: ResultColumn[]): string =>
     renderTable(
       columns,
@@ -83,7 +95,7 @@ export function renderSimulation(
   const prediction = predicting === undefined ? '' : `; homes by ${predicting.predictor}, ${predicting.homes}`;
   const parts = [
     `${report.model}, ${layout.ep} ranks (dp ${layout.dp}, tp ${layout.tp}), simulated on ${report.network}${prediction}`,
-    `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}${compactRows === 1 ? '' : `, compact rows ${compactRows}`}`,
+    `${formatCount(prompts, 'request')}, ${promptTokens} prompt tokens, ${generatedTokens} generated; ${phases} phases, overlap ${overlap ? 'on' : 'off'}${compactShare === 1 ? '' : `, compact share ${compactShare}`}${oneShotTokens === 0 ? '' : `, one-shot to ${oneShotTokens} tokens`}`,
     '',
     style('dim', `Payload between ranks, all layers and ${formatCount(schedules[0]!.steps, 'step')}`),
     table(byteColumns),

@@ -114,12 +114,19 @@ export const simulateVerb: Verb = {
       default: 'off',
       description: 'Half a step computes while the other half communicates',
     },
-    'compact-rows': {
+    'compact-share': {
       type: 'string',
       valueHint: 'X',
       default: '1',
       description:
         'Bytes of a row that speculative sends, as a share of its plain bytes: 0.85 for compact rows of float32',
+    },
+    'one-shot-tokens': {
+      type: 'string',
+      valueHint: 'N',
+      default: '0',
+      description:
+        'Steps of at most N tokens exchange rows twice a layer, in more bytes, under dedup and speculative when --dp is 1',
     },
     sweep: {
       type: 'string',
@@ -243,7 +250,8 @@ async function readSetup(flags: Flags, console: Console): Promise<Setup> {
       ...maximumSteps,
     },
     overlap: flags.choice('overlap', ['on', 'off']) === 'on',
-    compactShare: flags.number('compact-rows', { minimum: 0.01, maximum: 1 }),
+    compactShare: flags.number('compact-share', { minimum: 0.01, maximum: 1 }),
+    oneShotTokens: flags.integer('one-shot-tokens', { minimum: 0 }),
     ...(overlap === undefined ? {} : { pregateOverlap: new Float64Array(shape.layers).fill(overlap) }),
   };
   const plans = new Map<string, Plan>();
@@ -380,7 +388,8 @@ function reportOf(
     generatedTokens: decoded,
     phases: flags.string('phases'),
     overlap: flags.string('overlap') === 'on',
-    compactRows: flags.number('compact-rows'),
+    compactShare: flags.number('compact-share'),
+    oneShotTokens: flags.integer('one-shot-tokens'),
     schedules,
   };
 }

@@ -98,8 +98,13 @@ export interface RunOptions {
   recordRouting: boolean;
   /** Default `Session.defaultOverlap`. */
   overlap?: readonly OverlapName[];
-  /** Whether `dedup` and `speculative` send rows compact (docs/compact-rows.md); by default only `speculative` does, over links that are not known to be fast. */
+  /** Whether `dedup` and `speculative` send rows compact (docs/compact-rows.md); by default only `speculative` does, over links that are slow enough (engine/exchange-choices.ts). */
   compactRows?: boolean;
+  /**
+   * Steps of at most so many tokens exchange rows twice a layer instead of four times, in more bytes (docs/one-shot.md): under `dedup` and
+   * `speculative`, with attention tensor-parallel over all ranks. By default `speculative` does as long as that is faster (engine/exchange-choices.ts).
+   */
+  oneShotTokens?: number;
   /** Steps whose largest group has fewer tokens are not cut into micro-batches; default `fewestMicrobatchedTokens`. */
   microbatchTokens?: number;
   /** Data-parallel rank of each request; by default the schedule's own placement (round robin, or by expert affinity). */
@@ -147,6 +152,8 @@ export interface RunReport {
   bytes: Record<Purpose, number> & { total: number };
   messages: number;
   compactRows: boolean;
+  /** Steps of at most so many tokens went one-shot. */
+  oneShotTokens: number;
   localActivationRate: number;
   remoteDevicesPerToken: number;
   /** Largest / mean expert rows computed per rank, mean over layers. */

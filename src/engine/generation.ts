@@ -40,10 +40,14 @@ export interface GenerationParts {
   emit(event: RankEvent): void;
 }
 
+/** How its rows travel, where a job may leave that open. */
+export type ChosenExchange = Pick<RankReport, 'compactRows' | 'oneShotTokens'>;
+
 /** Runs a job on this rank: steps until every group has finished. */
 export class Generation {
   readonly #parts: GenerationParts;
   readonly #job: RankJob;
+  readonly #chosen: ChosenExchange;
   readonly #schedules: readonly [MoeSchedule, MoeSchedule];
   readonly #integers: Int32Array;
   readonly #batcher: Batcher;
@@ -53,9 +57,15 @@ export class Generation {
   readonly #logits: LogitsChunk[];
   #startedAt: number;
 
-  constructor(parts: GenerationParts, job: RankJob, schedules: readonly [MoeSchedule, MoeSchedule]) {
+  constructor(
+    parts: GenerationParts,
+    job: RankJob,
+    schedules: readonly [MoeSchedule, MoeSchedule],
+    chosen: ChosenExchange,
+  ) {
     this.#parts = parts;
     this.#job = job;
+    this.#chosen = chosen;
     this.#schedules = schedules;
     this.#integers = new Int32Array(parts.memory.buffer);
     this.#outputs = new Map();
@@ -116,6 +126,7 @@ export class Generation {
       steps: this.#steps,
       bytes: subtract(before.bytes, after.bytes),
       messages: after.messages - before.messages,
+      ...this.#chosen,
       statistics: observer.statistics.slice(),
       routing: observer.chunks ?? [],
       logits: this.#logits,
@@ -129,12 +140,15 @@ export class Generation {
   #forward(batch: StepBatch, largestGroup: number): void {
     const { transformer, clock } = this.#parts;
     const { overlap, microbatchTokens = fewestMicrobatchedTokens } = this.#job;
-    const halves = overlap.includes('microbatch') && largestGroup >= microbatchTokens ? halvesOf(batch) : [batch];
+    const oneShot = largestGroup <= this.#chosen.oneShotTokens;
+    const inHalves = overlap.includes('microbatch') && largestGroup >= microbatchTokens && !oneShot;
+    const halves = inHalves ? halvesOf(batch) : [batch];
     // Both halves are cut into equally many pieces, so that neither overtakes the other.
     const pieces = Math.floor(batch.tokens / halves.length / fewestPieceTokens);
     const options = {
       preparesSlices: overlap.includes('prepare'),
       gatherPieces: overlap.includes('gather') ? Math.max(1, Math.min(mostPieces, pieces)) : 1,
+      oneShot,
     };
     drive(
       halves.map((half, i) => transformer.forward(half, this.#schedules[i]!, options)),

@@ -2,11 +2,12 @@ import { Kernels } from '../kernels/kernels.ts';
 import { ThreadedKernels } from '../kernels/threaded-kernels.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { roundUp } from '../schedule/alignment.ts';
-import { longestSegment } from '../schedule/compact-segments.ts';
+import { longestSegment } from '../schedule/row-segments.ts';
 import { longestCompactSegment } from '../schedule/dispatch-segments.ts';
 import type { Ownership } from '../schedule/ownership.ts';
 import type { ScheduleBuffers } from '../schedule/schedule.ts';
 import type { Arena } from './arena.ts';
+import { exchangeScratchBytes } from './exchange-choices.ts';
 import { expertChunkRows, type ExpertBankBuffers } from './expert-bank.ts';
 import { headTreeLeaves, type Partition } from './partition.ts';
 
@@ -51,6 +52,8 @@ export interface RankBuffers {
   bank: ExpertBankBuffers;
   /** The second serves the second of two overlapping micro-batches: half a step's tokens. */
   schedules: [ScheduleBuffers, ScheduleBuffers];
+  /** [exchangeScratchBytes] */
+  exchangeScratch: number;
 }
 
 /**
@@ -118,6 +121,7 @@ export function reserveBuffers(
       reserveScheduleBuffers(arena, config, part, ownership, stepTokens),
       reserveScheduleBuffers(arena, config, part, ownership, Math.ceil(stepTokens / 2)),
     ],
+    exchangeScratch: arena.reserve(exchangeScratchBytes(part.ranks)),
   };
 }
 

@@ -33,6 +33,11 @@ export interface LogitsChunk {
   values: Float32Array;
 }
 
+/** Left to the ranks, which measure the links between their hosts. */
+export interface ByMeasuring {
+  ranksPerHost: number;
+}
+
 /** One run, the same for every rank; plain data, so that it can cross any process boundary. */
 export interface RankJob {
   /** Index of the plan to run under, in `RankData.plans`. */
@@ -46,7 +51,9 @@ export interface RankJob {
   firstRecordRow: Int32Array;
   recordRouting: boolean;
   overlap: readonly OverlapName[];
-  compactRows: boolean;
+  compactRows: boolean | ByMeasuring;
+  /** Steps of at most so many tokens go one-shot; of at most `most` where measuring decides. */
+  oneShotTokens: number | (ByMeasuring & { most: number });
   /** Of no meaning without `microbatch`. */
   microbatchTokens?: number;
   logits: LogitsKept;
@@ -81,6 +88,9 @@ export interface RankReport {
   steps: RankStep[];
   bytes: Record<Purpose, number>;
   messages: number;
+  /** What was chosen, where that was left open. */
+  compactRows: boolean;
+  oneShotTokens: number;
   /** [L][statisticFields] */
   statistics: Float64Array;
   /** When recorded. */

@@ -14,11 +14,12 @@ import type { MoeSchedule, ScheduleResources } from '../schedule/schedule.ts';
 import { PhaseClock } from '../timeline/phase-clock.ts';
 import { Arena } from './arena.ts';
 import { ExpertBank } from './expert-bank.ts';
-import { Generation, type GenerationParts } from './generation.ts';
+import { type ChosenExchange, Generation, type GenerationParts } from './generation.ts';
 import { PageCache } from './page-cache.ts';
+import { compactRowsPay, type ExchangeFigures, measureExchanges, oneShotLimit } from './exchange-choices.ts';
 import type { Partition } from './partition.ts';
 import { reserveBuffers } from './rank-buffers.ts';
-import type { RankData, RankEvent, RankJob, RankReport } from './rank-protocol.ts';
+import type { ByMeasuring, RankData, RankEvent, RankJob, RankReport } from './rank-protocol.ts';
 import { TokenSampler } from './token-sampler.ts';
 import { Transformer, vocabularyRanges } from './transformer.ts';
 import { WeightLoader } from './weights.ts';
@@ -35,6 +36,8 @@ export class RankShare {
   readonly #parts: GenerationParts;
   /** By schedule, predictor, and whether rows are compact. */
   readonly #schedules: Map<string, readonly [MoeSchedule, MoeSchedule]>;
+  readonly #exchangeScratch: number;
+  #exchanges: ExchangeFigures | undefined;
 
   /** Collective: attaches its memory. Loads the weights. */
   constructor(
@@ -67,6 +70,8 @@ export class RankShare {
     this.#stepTokens = data.stepTokens;
     this.#memory = memory;
     this.#schedules = new Map();
+    this.#exchangeScratch = buffers.exchangeScratch;
+    this.#exchanges = undefined;
     this.#resources = buffers.schedules.map((scheduleBuffers): Omit<ScheduleResources, 'compactRows'> => ({
       kernels,
       floats: new Float32Array(memory.buffer),
@@ -122,10 +127,32 @@ export class RankShare {
   /** Collective over all ranks, each with its share under this plan. */
   run(job: RankJob): RankReport {
     this.#world.useMemory(this.#memory);
-    return new Generation(this.#parts, job, this.#schedulesFor(job)).run();
+    const chosen = this.#choose(job);
+    return new Generation(this.#parts, job, this.#schedulesFor(job, chosen), chosen).run();
   }
 
-  #schedulesFor({ schedule, predictor, compactRows }: RankJob): readonly [MoeSchedule, MoeSchedule] {
+  /** Collective where links must be measured; that is done once. */
+  #choose({ compactRows, oneShotTokens }: RankJob): ChosenExchange {
+    return {
+      compactRows: typeof compactRows === 'boolean' ? compactRows : compactRowsPay(this.#measured(compactRows)),
+      oneShotTokens: typeof oneShotTokens === 'number' ? oneShotTokens : this.#oneShotLimit(oneShotTokens),
+    };
+  }
+
+  #oneShotLimit({ most, ranksPerHost }: ByMeasuring & { most: number }): number {
+    const { ranks } = this.#part;
+    const { hiddenSize } = this.#parts;
+    return Math.min(most, oneShotLimit(this.#measured({ ranksPerHost }), { ranks, ranksPerHost, hiddenSize }));
+  }
+
+  #measured({ ranksPerHost }: ByMeasuring): ExchangeFigures {
+    return (this.#exchanges ??= measureExchanges(this.#world, this.#memory, this.#exchangeScratch, ranksPerHost));
+  }
+
+  #schedulesFor(
+    { schedule, predictor }: RankJob,
+    { compactRows }: ChosenExchange,
+  ): readonly [MoeSchedule, MoeSchedule] {
     const key = `${schedule}/${predictor}/${compactRows}`;
     const known = this.#schedules.get(key);
     if (known !== undefined) return known;

@@ -24,13 +24,11 @@ import type {
   TokenEvent,
 } from './api.ts';
 import { startRanks } from './launch.ts';
+import { compactRowsPay, emulatedFigures, oneShotLimit } from './exchange-choices.ts';
 import { assertLayoutFits } from './partition.ts';
 import { pagesFor } from './page-cache.ts';
-import type { RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
+import type { ByMeasuring, RankData, RankEvent, RankJob, RankReport, RankStep } from './rank-protocol.ts';
 import { hashOutputs, mergeLogits, mergeRouting, traceFromRecord } from './run-records.ts';
-
-/** From about this rate on, making rows compact takes a core as long as a link takes for what it spares (docs/compact-rows.md). */
-const fastLinkBytesPerSecond = 300e6;
 
 /**
  * Checks model, layout and plan, then starts one rank per device of the layout. Everything that can be refused is refused
@@ -134,11 +132,10 @@ class RankSession implements Session {
     return this.options.link !== undefined || new Set(this.hosts).size > 1;
   }
 
-  /** What a link between hosts carries is not known; most are slow enough. */
-  get #crossesSlowLinks(): boolean {
-    const { link } = this.options;
-    const bytesPerSecond = link === undefined ? 0 : (link.bytesPerSecond ?? Number.POSITIVE_INFINITY);
-    return this.#crossesLinks && bytesPerSecond < fastLinkBytesPerSecond;
+  /** Ranks of a host where links between hosts are to be measured. */
+  get #byMeasuring(): ByMeasuring | undefined {
+    const hosts = new Set(this.hosts).size;
+    return hosts === 1 ? undefined : { ranksPerHost: this.hosts.length / hosts };
   }
 
   async run(options: RunOptions): Promise<RunReport> {
@@ -215,6 +212,7 @@ class RankSession implements Session {
       recordRouting: options.recordRouting,
       overlap: options.overlap ?? this.defaultOverlap,
       compactRows: this.#compactRows(options),
+      oneShotTokens: this.#oneShotTokens(options),
       ...(options.microbatchTokens === undefined ? {} : { microbatchTokens: options.microbatchTokens }),
       logits: options.logits,
       streaming: options.onToken !== undefined,
@@ -222,15 +220,33 @@ class RankSession implements Session {
     };
   }
 
-  #compactRows({ schedule, compactRows }: RunOptions): boolean {
+  #compactRows({ schedule, compactRows }: RunOptions): RankJob['compactRows'] {
     const { hiddenSize } = this.#config;
     const able = Kernels.canCompact(hiddenSize);
-    if (compactRows === undefined) return schedule === 'speculative' && this.#crossesSlowLinks && able;
+    if (compactRows === undefined) {
+      if (schedule !== 'speculative' || !able || !this.#crossesLinks) return false;
+      return this.#byMeasuring ?? compactRowsPay(emulatedFigures(this.options.link));
+    }
     if (!compactRows || able) return compactRows && (schedule === 'dedup' || schedule === 'speculative');
     throw new SmoeError('COMPACT_ROWS', `rows of ${hiddenSize} values cannot be made compact`, {
       hint: 'leave compact rows off: the hidden size must be a multiple of 16',
       exitStatus: ExitStatus.usage,
     });
+  }
+
+  /** Every rank has every row then, in buffers made for a slice of the longest step. */
+  #oneShotTokens({ schedule, oneShotTokens }: RunOptions): RankJob['oneShotTokens'] {
+    const { layout, link, maximumStepTokens } = this.options;
+    const { dataParallel, tensorParallel: ranks } = layout;
+    if ((schedule !== 'dedup' && schedule !== 'speculative') || dataParallel > 1 || ranks === 1) return 0;
+    const most = Math.ceil(maximumStepTokens / ranks);
+    if (oneShotTokens !== undefined) return Math.min(oneShotTokens, most);
+    if (schedule === 'dedup') return 0;
+    const byMeasuring = this.#byMeasuring;
+    if (byMeasuring !== undefined) return { ...byMeasuring, most };
+    const ranksPerHost = link?.ranksPerNode ?? ranks;
+    const { hiddenSize } = this.#config;
+    return Math.min(most, oneShotLimit(emulatedFigures(link), { ranks, ranksPerHost, hiddenSize }));
   }
 
   /** Round robin, or by expert affinity under `speculative`. */
@@ -270,7 +286,8 @@ class RankSession implements Session {
       outputs,
       bytes: { ...(bytes as Record<Purpose, number>), total: sum(purposes, (purpose) => bytes[purpose]!) },
       messages: sum(reports, (report) => report.messages),
-      compactRows: job.compactRows,
+      compactRows: reports[0]!.compactRows,
+      oneShotTokens: reports[0]!.oneShotTokens,
       localActivationRate: mean(layers.map((layer) => layer.localActivationRate)),
       remoteDevicesPerToken: mean(layers.map((layer) => layer.remoteDevicesPerToken)),
       loadImbalance: mean(layers.map((layer) => layer.loadImbalance)),

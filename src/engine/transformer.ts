@@ -38,6 +38,8 @@ export interface ForwardOptions {
   preparesSlices: boolean;
   /** Pieces in which gathered rows arrive; from two on, the next layer's projections of a piece run while later ones arrive. */
   gatherPieces: number;
+  /** Exchange as few times a layer as can be. */
+  oneShot: boolean;
 }
 
 /** One rank's forward pass: its attention heads, and the MoE layers through a schedule. */
@@ -111,6 +113,7 @@ export class Transformer {
       preparesSlices: options.preparesSlices,
       pieces: options.gatherPieces,
       onRows: undefined,
+      oneShot: options.oneShot,
     };
     const onRows = (source: number, indices: number, rows: number): void => {
       clock.enter(Phase.attention);

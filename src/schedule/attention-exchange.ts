@@ -1,7 +1,7 @@
 import { shardLength } from '../comm/shards.ts';
 import { Phase } from '../timeline/phases.ts';
 import { collective, reduceScatter } from './collective.ts';
-import { CompactSegments, longestSegment } from './compact-segments.ts';
+import { RowSegments, longestSegment } from './row-segments.ts';
 import { sumTree } from './partial-sums.ts';
 import type { LayerInput, LayerSteps, ScheduleResources } from './schedule.ts';
 import { SliceGather } from './slice-gather.ts';
@@ -17,13 +17,15 @@ import { sliceOf, type SliceChooser, type TokenSlices } from './token-slices.ts'
 export class AttentionExchange {
   readonly #resources: ScheduleResources;
   readonly #floatCounts: Int32Array;
-  readonly #compact: CompactSegments | undefined;
+  readonly #compact: RowSegments | undefined;
+  readonly #oneShot: RowSegments;
   readonly #gather: SliceGather;
 
   constructor(resources: ScheduleResources) {
     this.#resources = resources;
     this.#floatCounts = new Int32Array(resources.tensorGroup.size);
-    this.#compact = resources.compactRows ? new CompactSegments(resources, resources.tensorGroup) : undefined;
+    this.#compact = resources.compactRows ? new RowSegments(resources, resources.tensorGroup, true) : undefined;
+    this.#oneShot = this.#compact ?? new RowSegments(resources, resources.tensorGroup, false);
     this.#gather = new SliceGather(resources);
   }
 
@@ -55,8 +57,8 @@ export class AttentionExchange {
   }
 
   /** Partial rows to their ranks; added here, in the order of the reduce-scatter. */
-  *#reduceScatterCompact(segments: CompactSegments, input: LayerInput, slices: TokenSlices): LayerSteps<number> {
-    const { kernels, tensorGroup, hiddenSize, buffers, clock } = this.#resources;
+  *#reduceScatterCompact(segments: RowSegments, input: LayerInput, slices: TokenSlices): LayerSteps<number> {
+    const { tensorGroup, hiddenSize, buffers, clock } = this.#resources;
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     const rowBytes = hiddenSize * 4;
     segments.begin(buffers.send, buffers.result);
@@ -73,16 +75,47 @@ export class AttentionExchange {
     this.#gatherOwnRows(input, slices);
     yield sent;
     clock.enter(Phase.router);
+    this.#addPartials(segments, input.attention + first * rowBytes, rows);
+    return buffers.residual;
+  }
+
+  /**
+   * One-shot all-reduce: partial rows of all tokens to all tensor ranks, each of which adds them.
+   *
+   * @returns pointer [T, H] of all residual rows
+   */
+  *oneShot(input: LayerInput): LayerSteps<number> {
+    const { kernels, tensorGroup, hiddenSize, buffers, clock } = this.#resources;
+    const { tokens } = input;
+    const segments = this.#oneShot;
+    clock.enter(Phase.router);
+    segments.begin(buffers.send, buffers.result);
+    segments.openForAll();
+    segments.addRows(input.attention, undefined, tokens);
+    segments.repeatForAll();
+    for (let rank = 0; rank < tensorGroup.size; rank++)
+      if (rank !== tensorGroup.rank) segments.expect(rank, longestSegment(tokens, hiddenSize));
+    const sent = segments.start('attention');
+    kernels.gatherAt(input.addresses, buffers.residual, tokens, hiddenSize);
+    yield sent;
+    clock.enter(Phase.router);
+    this.#addPartials(segments, input.attention, tokens);
+    return buffers.residual;
+  }
+
+  /** residual [rows, H] += partial rows of all tensor ranks, own ones at `own`. */
+  #addPartials(segments: RowSegments, own: number, rows: number): void {
+    const { kernels, tensorGroup, hiddenSize, buffers } = this.#resources;
+    const rowBytes = hiddenSize * 4;
     // One block per rank; partial sums of experts take their place later.
     const partials = buffers.homePartials;
     for (let rank = 0; rank < tensorGroup.size; rank++) {
       const block = partials + rank * rows * rowBytes;
-      if (rank === tensorGroup.rank) kernels.copy(input.attention + first * rowBytes, block, rows * rowBytes);
+      if (rank === tensorGroup.rank) kernels.copy(own, block, rows * rowBytes);
       else segments.takeRows(rank, 0, 0, undefined, block, rows);
     }
     sumTree(kernels, partials, tensorGroup.size, rows * rowBytes, rows * hiddenSize);
     kernels.addRows(buffers.residual, partials, rows * hiddenSize);
-    return buffers.residual;
   }
 
   /** All-reduce, as schedules without a scattered residual do; returns the residual rows of this rank's contiguous slice. */

@@ -1,17 +1,19 @@
 import { Phase } from '../timeline/phases.ts';
 import { AttentionExchange } from './attention-exchange.ts';
 import { allToAll } from './collective.ts';
-import { CompactSegments, longestSegment } from './compact-segments.ts';
+import { RowSegments, longestSegment } from './row-segments.ts';
 import { DispatchSegments } from './dispatch-segments.ts';
 import { ExpertWork } from './expert-work.ts';
+import { OneShotLayer } from './one-shot.ts';
 import { sumTree } from './partial-sums.ts';
-import type { LayerInput, LayerSteps, MoeSchedule, ScheduleResources } from './schedule.ts';
+import { type LayerInput, type LayerSteps, type MoeSchedule, rowList, type ScheduleResources } from './schedule.ts';
 import { sliceOf, type SliceChooser, type TokenSlices } from './token-slices.ts';
 
 /**
  * One row per (token, rank): reduce-scatter, dispatch each row once to every remote rank that owns some of its experts,
  * weighted partial sums come back, all-gather (docs/method.md, schedules). With slices by index this is `dedup` (SGLang
  * with DeepEP); with predicted slices it is `speculative`: the reduce-scatter and all-gather are shuffled (SRS, SAG).
+ * Steps of few tokens can go one-shot instead.
  */
 export class DeduplicatedSchedule implements MoeSchedule {
   readonly name: string;
@@ -20,13 +22,14 @@ export class DeduplicatedSchedule implements MoeSchedule {
   readonly #attention: AttentionExchange;
   readonly #segments: DispatchSegments;
   readonly #work: ExpertWork;
+  readonly #oneShot: OneShotLayer;
   readonly #serving: Int32Array;
   /** Of partial sums on their way back; compact ones have segments instead. */
   readonly #sendBytes: Int32Array;
   readonly #sendAt: Int32Array;
   readonly #receiveBytes: Int32Array;
   readonly #receiveAt: Int32Array;
-  readonly #compactSums: CompactSegments | undefined;
+  readonly #compactSums: RowSegments | undefined;
   #chosen: TokenSlices;
 
   constructor(name: string, resources: ScheduleResources, slices: SliceChooser) {
@@ -37,17 +40,19 @@ export class DeduplicatedSchedule implements MoeSchedule {
     this.#attention = new AttentionExchange(resources);
     this.#segments = new DispatchSegments(resources);
     this.#work = new ExpertWork(resources);
+    this.#oneShot = new OneShotLayer(resources, this.#attention, this.#work);
     this.#chosen = { order: undefined, counts: new Int32Array(resources.tensorGroup.size) };
     this.#serving = new Int32Array(resources.topK);
     this.#sendBytes = new Int32Array(ranks);
     this.#sendAt = new Int32Array(ranks);
     this.#receiveBytes = new Int32Array(ranks);
     this.#receiveAt = new Int32Array(ranks);
-    this.#compactSums = resources.compactRows ? new CompactSegments(resources, resources.world) : undefined;
+    this.#compactSums = resources.compactRows ? new RowSegments(resources, resources.world, true) : undefined;
   }
 
   attentionOrder(input: LayerInput): number | undefined {
     const { integers, buffers } = this.#resources;
+    if (input.oneShot) return undefined;
     this.#chosen = this.#slices.choose(input.layer, input);
     if (this.#chosen.order === undefined) return undefined;
     integers.set(this.#chosen.order, buffers.order / 4);
@@ -57,6 +62,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   *layer(input: LayerInput): LayerSteps {
     const { kernels, experts, observer, tensorGroup, hiddenSize, buffers, integers, floats, clock } = this.#resources;
     const { layer } = input;
+    if (input.oneShot) return yield* this.#oneShot.run(input);
     const slices = this.#chosen;
     const { first, rows } = sliceOf(slices.counts, tensorGroup.rank);
     const residual = yield* this.#attention.reduceScatter(input, slices);
@@ -93,7 +99,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
           this.#work.countOwn(integers[ids + row * topK + i]!);
           continue;
         }
-        const list = (buffers.rowLists + rank * buffers.rowListEntries * 4) / 4;
+        const list = rowList(buffers, rank) / 4;
         const sent = rowsTo[rank]!;
         if (sent === 0 || integers[list + sent - 1] !== row) {
           integers[list + sent] = row;
@@ -210,7 +216,7 @@ export class DeduplicatedSchedule implements MoeSchedule {
   #homePartialsOf(rank: number, rows: number): { index: number; target: number } {
     const { ownership, hiddenSize, buffers } = this.#resources;
     return {
-      index: buffers.rowLists + rank * buffers.rowListEntries * 4,
+      index: rowList(buffers, rank),
       target: buffers.homePartials + rank * ownership.devicesPerRank * rows * hiddenSize * 4,
     };
   }

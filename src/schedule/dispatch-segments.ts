@@ -1,8 +1,8 @@
 import { Phase } from '../timeline/phases.ts';
 import { roundUp } from './alignment.ts';
 import { allToAll, type Collective } from './collective.ts';
-import { CompactSegments, longestSegment } from './compact-segments.ts';
-import type { LayerSteps, ScheduleResources } from './schedule.ts';
+import { RowSegments, longestSegment } from './row-segments.ts';
+import { type LayerSteps, rowList, type ScheduleResources } from './schedule.ts';
 
 /** Bytes of a dispatched row's routing: one uint16 count per row; per (row, expert) pair a f32 weight and a uint16 id. */
 const routingBytesPerRow = 2;
@@ -41,7 +41,7 @@ export class DispatchSegments {
   /** [ranks] rows received from each. */
   readonly rowsFrom: Int32Array;
   readonly #resources: ScheduleResources;
-  readonly #compact: CompactSegments | undefined;
+  readonly #compact: RowSegments | undefined;
   readonly #halves: Uint16Array;
   readonly #sendBytes: Int32Array;
   readonly #sendAt: Int32Array;
@@ -58,7 +58,7 @@ export class DispatchSegments {
     const ranks = world.size;
     const rowBytes = hiddenSize * 4;
     this.#resources = resources;
-    this.#compact = resources.compactRows ? new CompactSegments(resources, world) : undefined;
+    this.#compact = resources.compactRows ? new RowSegments(resources, world, true) : undefined;
     this.#halves = new Uint16Array(resources.bytes.buffer);
     this.rowsTo = new Int32Array(ranks);
     this.pairsTo = new Int32Array(ranks);
@@ -126,7 +126,7 @@ export class DispatchSegments {
       sendEnd = roundUp(sendEnd + this.#sendBytes[rank]!, 4);
       if (count === 0) continue;
       const at = buffers.send + this.#sendAt[rank]!;
-      kernels.gatherRows(buffers.input, this.#listOf(rank), at, count, hiddenSize);
+      kernels.gatherRows(buffers.input, rowList(buffers, rank), at, count, hiddenSize);
       this.#packRouting(layer, rank, at + count * rowBytes);
     }
     const last = world.size - 1;
@@ -144,7 +144,7 @@ export class DispatchSegments {
     return allToAll(request, 'dispatch', world.rank, this.#sendBytes, this.#receivedBytes);
   }
 
-  #sendCompact(segments: CompactSegments, layer: number): Collective {
+  #sendCompact(segments: RowSegments, layer: number): Collective {
     const { world, hiddenSize, topK, buffers } = this.#resources;
     const most = longestCompactSegment(buffers.rowListEntries, topK, hiddenSize);
     segments.begin(buffers.send, buffers.result);
@@ -154,7 +154,7 @@ export class DispatchSegments {
       const count = this.rowsTo[rank]!;
       if (count === 0) continue;
       segments.open(rank);
-      segments.addRows(buffers.input, this.#listOf(rank), count);
+      segments.addRows(buffers.input, rowList(buffers, rank), count);
       this.#packRouting(layer, rank, segments.addBytes(routingBytes(count, this.pairsTo[rank]!)));
     }
     return segments.start('dispatch');
@@ -179,11 +179,6 @@ export class DispatchSegments {
     compact?.takeRows(rank, 0, routing, undefined, buffers.input + this.#rowsAt[rank]!, rows);
   }
 
-  #listOf(rank: number): number {
-    const { buffers } = this.#resources;
-    return buffers.rowLists + rank * buffers.rowListEntries * 4;
-  }
-
   /** Weights, ids and counts of the rows listed for a rank, and their number. @param at pointer */
   #packRouting(layer: number, rank: number, at: number): void {
     const { ownership, topK, buffers, integers, floats } = this.#resources;
@@ -191,7 +186,7 @@ export class DispatchSegments {
     const weights = buffers.expertWeights / 4;
     const count = this.rowsTo[rank]!;
     const pairs = this.pairsTo[rank]!;
-    const list = this.#listOf(rank) / 4;
+    const list = rowList(buffers, rank) / 4;
     let weightAt = at / 4;
     let idAt = (at + pairs * 4) / 2;
     let countAt = (at + pairs * 6) / 2;

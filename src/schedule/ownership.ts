@@ -67,6 +67,11 @@ export class Ownership {
     return Math.max(...this.ownedExperts.flatMap((layer) => layer.map((experts) => experts.length)));
   }
 
+  /** The rank that owns each of a token's k experts; copies play no part. @param serving [k] output */
+  owningRanks(layer: number, experts: Int32Array, offset: number, topK: number, serving: Int32Array): void {
+    for (let i = 0; i < topK; i++) serving[i] = this.ownerRank(layer, experts[offset + i]!);
+  }
+
   /**
    * The rank that computes each of a token's k experts. A remote rank is skipped only when every expert it owns that the
    * token needs has a copy at home, else it serves its whole group (docs/method.md, replicas).
@@ -82,7 +87,7 @@ export class Ownership {
     topK: number,
     serving: Int32Array,
   ): void {
-    for (let i = 0; i < topK; i++) serving[i] = this.ownerRank(layer, experts[offset + i]!);
+    this.owningRanks(layer, experts, offset, topK, serving);
     const copies = this.#copies;
     if (copies === undefined) return;
     const held = (layer * this.ranks + home) * this.experts;

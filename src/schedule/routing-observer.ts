@@ -50,6 +50,7 @@ export class RoutingObserver {
   /**
    * @param ids, weights views over the rank's memory; the rows' k entries start at `idsOffset`, `weightsOffset` (elements)
    * @param recordRows row of each of this rank's tokens in the record; asked for while recording
+   * @param usesCopies whether copies on this rank serve its tokens
    */
   observe(
     layer: number,
@@ -59,6 +60,7 @@ export class RoutingObserver {
     weights: Float32Array,
     weightsOffset: number,
     recordRows: () => Int32Array,
+    usesCopies: boolean = true,
   ): void {
     const topK = this.#topK;
     const home = this.#rank;
@@ -69,7 +71,9 @@ export class RoutingObserver {
     let remoteRanks = 0;
     let homeNeeded = 0;
     for (let row = 0; row < rows; row++) {
-      this.#ownership.servingRanks(layer, home, ids, idsOffset + row * topK, topK, serving);
+      const offset = idsOffset + row * topK;
+      if (usesCopies) this.#ownership.servingRanks(layer, home, ids, offset, topK, serving);
+      else this.#ownership.owningRanks(layer, ids, offset, topK, serving);
       seen.fill(0);
       for (let i = 0; i < topK; i++) {
         const rank = serving[i]!;

@@ -72,6 +72,11 @@ export interface ScheduleBuffers {
   sizesReceived: number;
 }
 
+/** Pointer to the rows listed for a rank. */
+export function rowList({ rowLists, rowListEntries }: ScheduleBuffers, rank: number): number {
+  return rowLists + rank * rowListEntries * 4;
+}
+
 /** Takes rows of the next layer's input as they arrive: pointers [rows, H] and int32 [rows] (their tokens). */
 export type RowReceiver = (source: number, tokens: number, rows: number) => void;
 
@@ -93,6 +98,8 @@ export interface LayerInput extends SlicedTokens {
   /** Pieces the all-gather is cut into, and who takes their rows early. */
   pieces: number;
   onRows: RowReceiver | undefined;
+  /** Exchange as few times as can be, whatever it takes in bytes; steps of at most S tokens, one data-parallel group. */
+  oneShot: boolean;
 }
 
 /**

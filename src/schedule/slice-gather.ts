@@ -1,7 +1,7 @@
 import { Phase } from '../timeline/phases.ts';
 import { roundUp } from './alignment.ts';
 import { allGather, type Collective } from './collective.ts';
-import { CompactSegments, longestSegment } from './compact-segments.ts';
+import { RowSegments, longestSegment } from './row-segments.ts';
 import type { LayerInput, LayerSteps, ScheduleResources } from './schedule.ts';
 import type { SliceChooser, TokenSlices } from './token-slices.ts';
 
@@ -16,7 +16,7 @@ interface Piece {
   bytes: Int32Array;
   /** Pointer to where all of it lies in the end: riding and rows of rank 0, of rank 1, ... */
   target: number;
-  compact: CompactSegments | undefined;
+  compact: RowSegments | undefined;
 }
 
 /**
@@ -74,7 +74,7 @@ export class SliceGather {
   #newPiece(): Piece {
     const { tensorGroup, compactRows } = this.#resources;
     const numbers = (): Int32Array => new Int32Array(tensorGroup.size);
-    const compact = compactRows ? new CompactSegments(this.#resources, tensorGroup) : undefined;
+    const compact = compactRows ? new RowSegments(this.#resources, tensorGroup, true) : undefined;
     return { first: numbers(), rows: numbers(), riding: numbers(), bytes: numbers(), target: 0, compact };
   }
 
@@ -92,20 +92,18 @@ export class SliceGather {
     return allGather(request, 'attention', tensorGroup.rank, piece.bytes);
   }
 
-  #startCompact(piece: Piece, segments: CompactSegments, before: CompactSegments | undefined): Collective {
+  #startCompact(piece: Piece, segments: RowSegments, before: RowSegments | undefined): Collective {
     const { tensorGroup, hiddenSize, kernels, buffers } = this.#resources;
     const { rank, size } = tensorGroup;
     const source = this.#ownSource(piece);
     const riding = piece.riding[rank]!;
     segments.begin(before?.sendEnd ?? buffers.send, before?.receiveEnd ?? buffers.result);
-    segments.open((rank + 1) % size);
+    segments.openForAll();
     kernels.copy(source, segments.addBytes(riding), riding);
     segments.addRows(source + riding, undefined, piece.rows[rank]!);
-    for (let other = 0; other < size; other++) {
-      if (other === rank) continue;
-      segments.repeat(other);
-      segments.expect(other, piece.riding[other]! + longestSegment(piece.rows[other]!, hiddenSize));
-    }
+    segments.repeatForAll();
+    for (let other = 0; other < size; other++)
+      if (other !== rank) segments.expect(other, piece.riding[other]! + longestSegment(piece.rows[other]!, hiddenSize));
     return segments.start('attention');
   }
 
@@ -116,7 +114,7 @@ export class SliceGather {
   }
 
   /** Puts compact rows and what rode along where the all-gather would have put them. */
-  #unfold(piece: Piece, segments: CompactSegments): void {
+  #unfold(piece: Piece, segments: RowSegments): void {
     const { tensorGroup, kernels } = this.#resources;
     let target = piece.target;
     piece.bytes.forEach((bytes, rank) => {

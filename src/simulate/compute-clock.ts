@@ -124,14 +124,12 @@ export class ComputeClock {
     });
   }
 
-  /** Norm and router over the rank's own rows, and packing what is sent. */
-  router(routing: LayerRouting): Float64Array {
+  /** Norm and router over the rank's own rows, or all of them when the layer goes one-shot, and packing what is sent. */
+  router(routing: LayerRouting, oneShot: boolean): Float64Array {
     const { hiddenSize, experts, activationBytes, weightBytes } = this.#shape;
     return this.#times((rank) => {
-      const own = routing.homeRows[rank]!;
-      let sent = 0;
-      for (let other = 0; other < routing.ranks; other++)
-        if (other !== rank) sent += routing.rows[rank * routing.ranks + other]!;
+      const own = oneShot ? allTokens(routing) : routing.homeRows[rank]!;
+      const sent = oneShot ? routing.servedRows(rank) : servedElsewhere(routing, rank);
       return {
         tokens: own,
         flops: 2 * own * hiddenSize * experts,
@@ -152,13 +150,13 @@ export class ComputeClock {
     }));
   }
 
-  /** Adding the partial sums that came back. */
-  sum(routing: LayerRouting): Float64Array {
+  /** Adding the partial sums that came back, or of all tokens when the layer goes one-shot. */
+  sum(routing: LayerRouting, oneShot: boolean): Float64Array {
     const { hiddenSize, activationBytes } = this.#shape;
     return this.#times((rank) => {
-      let back = routing.homeRows[rank]!;
-      for (let other = 0; other < routing.ranks; other++)
-        if (other !== rank) back += routing.rows[rank * routing.ranks + other]!;
+      const back = oneShot
+        ? allTokens(routing) * routing.ranks
+        : routing.homeRows[rank]! + servedElsewhere(routing, rank);
       return { bytes: 3 * back * hiddenSize * activationBytes };
     });
   }
@@ -181,4 +179,15 @@ export class ComputeClock {
       return workSeconds(work, rates);
     });
   }
+}
+
+function allTokens({ homeRows }: LayerRouting): number {
+  return homeRows.reduce((sum, rows) => sum + rows, 0);
+}
+
+/** Rows that a rank's tokens are served with by other ranks. */
+function servedElsewhere({ ranks, rows }: LayerRouting, rank: number): number {
+  let served = 0;
+  for (let other = 0; other < ranks; other++) if (other !== rank) served += rows[rank * ranks + other]!;
+  return served;
 }

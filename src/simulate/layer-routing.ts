@@ -43,8 +43,9 @@ export class LayerRouting {
   /**
    * @param rows [n] trace rows of the step
    * @param homes [n] rank each of them lives on in this layer
+   * @param usesCopies whether copies at home serve a token
    */
-  count(layer: number, rows: Int32Array, homes: Int32Array): void {
+  count(layer: number, rows: Int32Array, homes: Int32Array, usesCopies: boolean = true): void {
     const { layers, topK, experts } = this.#trace.model;
     const ranks = this.ranks;
     const ids = this.#ids;
@@ -54,7 +55,8 @@ export class LayerRouting {
       const home = homes[i]!;
       const from = (rows[i]! * layers + layer) * topK;
       for (let j = 0; j < topK; j++) ids[j] = this.#trace.experts[from + j]!;
-      this.#ownership.servingRanks(layer, home, ids, 0, topK, serving);
+      if (usesCopies) this.#ownership.servingRanks(layer, home, ids, 0, topK, serving);
+      else this.#ownership.owningRanks(layer, ids, 0, topK, serving);
       this.homeRows[home]!++;
       for (let j = 0; j < topK; j++) {
         const rank = serving[j]!;
@@ -70,6 +72,13 @@ export class LayerRouting {
         }
       }
     }
+  }
+
+  /** Tokens that a rank computes something for, wherever they live. */
+  servedRows(rank: number): number {
+    let served = 0;
+    for (let home = 0; home < this.ranks; home++) served += this.rows[home * this.ranks + rank]!;
+    return served;
   }
 
   #clear(): void {

@@ -48,6 +48,8 @@ export interface SimulationOptions {
   microbatchTokens?: number;
   /** Bytes of a compact row over a plain one's (docs/compact-rows.md); `speculative` sends those when given. */
   compactShare?: number;
+  /** Steps of at most so many tokens go one-shot (docs/one-shot.md) under `dedup` and `speculative`, with one data-parallel group. */
+  oneShotTokens?: number;
   /** [L] for predictors that run the router; see ApproximatePregate. */
   pregateOverlap?: Float64Array;
   /** Homes and steps of a recorded run, instead of chosen ones. */
@@ -193,6 +195,11 @@ function neededMemory(shape: ModelShape, { tensorParallel }: Layout, ownership: 
   });
 }
 
+/** As the engine's: every rank must have every row. */
+function goesOneShot(schedule: SimulatedScheduleName, { dataParallel, tensorParallel }: Layout): boolean {
+  return (schedule === 'dedup' || schedule === 'speculative') && dataParallel === 1 && tensorParallel > 1;
+}
+
 class Replay {
   readonly #options: SimulationOptions;
   readonly #homes: HomeChooser[];
@@ -203,6 +210,8 @@ class Replay {
   readonly #totals: TrafficTotals;
   readonly #layerTotals: TrafficTotals[];
   readonly #tallies: RoutingTally[];
+  readonly #slicesByIndex: HomeChooser;
+  readonly #oneShotTokens: number;
   #overlappedSteps: number;
 
   constructor(options: SimulationOptions, ownership: Ownership, homes: HomeChooser[]) {
@@ -223,6 +232,8 @@ class Replay {
     this.#totals = emptyTotals();
     this.#layerTotals = Array.from({ length: layers }, emptyTotals);
     this.#tallies = Array.from({ length: layers }, () => new RoutingTally(ownership.ranks));
+    this.#slicesByIndex = contiguousHomes(layout);
+    this.#oneShotTokens = goesOneShot(schedule, layout) ? (options.oneShotTokens ?? 0) : 0;
     this.#overlappedSteps = 0;
   }
 
@@ -245,7 +256,8 @@ class Replay {
     for (const timer of this.#timers) timer.beginStep(step, traffic);
     this.#layerTotals.forEach((totals, layer) => {
       for (const timer of this.#timers) timer.beginLayer(layer, step);
-      halves.forEach((half, i) => this.#half(layer, half, this.#homes[i]!, totals));
+      if (step.rows.length <= this.#oneShotTokens) this.#oneShot(layer, step, totals);
+      else halves.forEach((half, i) => this.#half(layer, half, this.#homes[i]!, totals));
       for (const timer of this.#timers) timer.endLayer(layer);
     });
     this.#timers.forEach((timer, i) => this.#requests[i]!.stepEnded(step, timer.endStep(step, traffic)));
@@ -253,7 +265,8 @@ class Replay {
 
   #halvesOf(step: SimulatedStep): TokenBatch[] {
     const { overlap, microbatchTokens = fewestMicrobatchedTokens } = this.#options;
-    const overlaps = overlap && Math.max(...step.groupTokens) >= microbatchTokens;
+    const largest = Math.max(...step.groupTokens);
+    const overlaps = overlap && largest >= microbatchTokens && largest > this.#oneShotTokens;
     return overlaps ? halvesOf(step) : [step];
   }
 
@@ -265,13 +278,26 @@ class Replay {
     const { plan } = this.#options;
     const rides = layer + 1 < plan.layers && homeChooser.pregates(layer + 1);
     traffic.countLayer(half.groupTokens, this.#routing, rides ? this.#options.layout.tensorParallel : 0);
-    for (const name of layerExchangeNames) {
-      addExchange(totals, traffic.layer[name]);
-      addExchange(this.#totals, traffic.layer[name]);
-    }
-    this.#tallies[layer]!.add(this.#routing);
+    this.#addLayer(layer, totals);
     const pregates = homeChooser.pregates(layer);
     for (const timer of this.#timers) timer.addHalf(layer, half, traffic, this.#routing, pregates);
+  }
+
+  #oneShot(layer: number, step: SimulatedStep, totals: TrafficTotals): void {
+    const homes = new Int32Array(step.rows.length);
+    this.#slicesByIndex.choose(step, layer, homes);
+    this.#routing.count(layer, step.rows, homes, false);
+    this.#traffic.countLayer(step.groupTokens, this.#routing, 0, true);
+    this.#addLayer(layer, totals);
+    for (const timer of this.#timers) timer.addOneShot(layer, this.#traffic, this.#routing);
+  }
+
+  #addLayer(layer: number, totals: TrafficTotals): void {
+    for (const name of layerExchangeNames) {
+      addExchange(totals, this.#traffic.layer[name]);
+      addExchange(this.#totals, this.#traffic.layer[name]);
+    }
+    this.#tallies[layer]!.add(this.#routing);
   }
 
   #result(index: number, steps: number, tokens: number): SimulationResult {

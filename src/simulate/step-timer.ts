@@ -145,20 +145,29 @@ export class StepTimer {
     this.totals.layerSeconds[layer]! += this.#now - begin;
   }
 
-  /** The MoE part of a layer, or of one half of it. */
+  /** The MoE part of a layer, or of one half of it. @param pregates whether its slices were predicted by the router */
   addHalf(layer: number, tokens: GroupTokens, traffic: Traffic, routing: LayerRouting, pregates: boolean): void {
+    this.#addPieces(layer, this.#compute.shuffle(tokens, pregates), traffic, routing, false);
+  }
+
+  /** The MoE part of a layer that goes one-shot. */
+  addOneShot(layer: number, traffic: Traffic, routing: LayerRouting): void {
+    this.#addPieces(layer, new Float64Array(routing.ranks), traffic, routing, true);
+  }
+
+  #addPieces(layer: number, shuffle: Float64Array, traffic: Traffic, routing: LayerRouting, oneShot: boolean): void {
     const compute = this.#compute;
     const exchange = (name: LayerExchangeName): TimedPiece => this.#exchanged(traffic.layer[name], layer);
     this.#halves.push([
-      this.#computed('shuffle', layer, compute.shuffle(tokens, pregates)),
+      this.#computed('shuffle', layer, shuffle),
       exchange('attentionSum'),
-      this.#computed('router', layer, compute.router(routing)),
+      this.#computed('router', layer, compute.router(routing, oneShot)),
       exchange('sizes'),
       exchange('capacity'),
       exchange('dispatch'),
       this.#computed('experts', layer, compute.experts(routing)),
       exchange('combine'),
-      this.#computed('sum', layer, compute.sum(routing)),
+      this.#computed('sum', layer, compute.sum(routing, oneShot)),
       exchange('attentionGather'),
     ]);
   }

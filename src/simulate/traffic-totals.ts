@@ -34,6 +34,7 @@ export function addExchange(totals: TrafficTotals, exchange: Exchange): void {
  *
  * @param rowBytes bytes of a hidden row
  * @param ridingBytes what each row brings along for a layer's slices
+ * @param oneShotTokens steps of at most so many tokens went one-shot
  */
 export function recordedTraffic(
   run: RecordedRun,
@@ -42,12 +43,14 @@ export function recordedTraffic(
   ownership: Ownership,
   rowBytes: number,
   ridingBytes: (layer: number) => number = () => 0,
+  oneShotTokens: number = 0,
 ): RunTraffic {
   const { layers } = run.trace.model;
   const traffic = new Traffic(schedule, layout, ownership, rowBytes);
   const routing = new LayerRouting(run.trace, ownership);
   const steps = run.steps.map((step) => {
     const totals = emptyTotals();
+    const oneShot = step.rows.length <= oneShotTokens;
     traffic.countStep(step.sampled);
     addExchange(totals, traffic.activity);
     addExchange(totals, traffic.sampling);
@@ -56,8 +59,9 @@ export function recordedTraffic(
         layer,
         step.rows,
         Int32Array.from(step.rows, (row) => run.homes[row * layers + layer]!),
+        !oneShot,
       );
-      traffic.countLayer(step.groupTokens, routing, layer + 1 < layers ? ridingBytes(layer + 1) : 0);
+      traffic.countLayer(step.groupTokens, routing, layer + 1 < layers ? ridingBytes(layer + 1) : 0, oneShot);
       for (const name of layerExchangeNames) addExchange(totals, traffic.layer[name]);
     }
     return totals;

@@ -62,13 +62,22 @@ export class Traffic {
   /**
    * @param groupTokens [dp] tokens of each data-parallel group
    * @param ridingBytes what every gathered row brings along for the next layer's slices
+   * @param oneShot the layer goes one-shot (docs/one-shot.md): one group, all ranks
    */
-  countLayer(groupTokens: Int32Array, routing: LayerRouting, ridingBytes: number): void {
+  countLayer(groupTokens: Int32Array, routing: LayerRouting, ridingBytes: number, oneShot: boolean = false): void {
     for (const name of layerExchangeNames) this.layer[name].clear();
+    if (oneShot) return this.#oneShot(groupTokens[0]!, routing);
     groupTokens.forEach((tokens, group) => {
       this.#attention(tokens, group * this.#layout.tensorParallel, routing.homeRows, ridingBytes);
     });
     if (this.ranks > 1) this.#experts(routing);
+  }
+
+  /** Partial rows of attention and partial sums of experts, each from every rank to all others. */
+  #oneShot(tokens: number, routing: LayerRouting): void {
+    const rowBytes = this.#rowBytes;
+    this.layer.attentionSum.sendToAll(0, this.ranks, () => tokens * rowBytes);
+    this.layer.combine.sendToAll(0, this.ranks, (source) => routing.servedRows(source) * rowBytes);
   }
 
   /** Attention outputs become residual slices, and at the layer's end slices become all rows again. */

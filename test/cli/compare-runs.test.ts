@@ -21,6 +21,7 @@ const setup: CompareSetup = {
   logits: 'sampled',
   overlap: [],
   compactRows: undefined,
+  oneShotTokens: undefined,
   threadsPerRank: 3,
   timelineSteps: 0,
   transport: { transport: 'mpi' },

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { CompareReport } from '../../src/cli/compare-report.ts';
 import type { GenerateReport } from '../../src/cli/generate-report.ts';
 import { mpiProblem } from '../../src/comm/mpi-rank-group.ts';
+import { mostOneShotTokens } from '../../src/engine/exchange-choices.ts';
 import { requireTopology, thisMachine } from '../../src/testbed/requirements.ts';
 import { homogeneous } from '../../src/testbed/topology.ts';
 import { readTrace } from '../../src/trace/parquet.ts';
@@ -201,6 +202,18 @@ describe('smoe over MPI', { skip }, () => {
     assert.match(report.network, /^testbed run-\d+, 2 hosts \(smoe-run-\d+-0, smoe-run-\d+-1\)$/);
     assert.ok(report.schedules[0]!.bitIdentical);
     await assertNothingRuns();
+  });
+
+  it('measures links between hosts to know which steps go one-shot', { skip: cannotMakeTestbed() }, async () => {
+    const { status, stdout, stderr } = await run([
+      ...smoe('testbed', 'run', '--hosts', '2', '--ranks-per-host', '2', '--rate', '100mbit', '--no-measure', '--'),
+      ...smoe('compare', '--transport', 'mpi', '--schedules', 'dedup,speculative', ...short, '--json'),
+    ]);
+    assert.equal(status, 0, stderr);
+    const [dedup, speculative] = (JSON.parse(stdout) as CompareReport).schedules;
+    assert.equal(dedup!.oneShotTokens, 0);
+    assert.ok(speculative!.oneShotTokens >= 1 && speculative!.oneShotTokens <= mostOneShotTokens);
+    assert.ok(speculative!.bitIdentical);
   });
 });
 

@@ -15,6 +15,7 @@ export function runReport(change: Partial<RunReport> = {}): RunReport {
     bytes: { attention: 1000, dispatch: 3000, combine: 3000, control: 24, total: 7024 },
     messages: 12,
     compactRows: false,
+    oneShotTokens: 0,
     localActivationRate: 0.25,
     remoteDevicesPerToken: 2.75,
     loadImbalance: 1.5,

@@ -49,12 +49,16 @@ for (const family of tinyFamilies) {
       fc.constantFrom(1, 5, 64),
       fc.subarray([...overlapNames]),
       fc.boolean(),
-      async (prompts, layout, schedule, predictor, seed, copies, maximumStepTokens, overlap, compactRows) => {
+      fc.constantFrom(0, 1, 64),
+      async (
+        ...[prompts, layout, schedule, predictor, seed, copies, maximumStepTokens, overlap, compactRows, oneShotTokens]
+      ) => {
         const plan = randomPlan(directory, 4, seed, copies);
         const requests = prompts.map((tokens) => request(tokens, { maxNewTokens: 3 }));
         const placement = Int32Array.from(requests, (_, i) => (i * seed) % layout.dataParallel);
         const reference = await runOnce(directory, oneRank, plan, run({ requests, logits: 'all' }));
-        const options = run({ requests, schedule, predictor, placement, overlap, compactRows, logits: 'all' });
+        const exchange = { overlap, compactRows, oneShotTokens };
+        const options = run({ requests, schedule, predictor, placement, ...exchange, logits: 'all' });
         const report = await runOnce(directory, layout, plan, options, { maximumStepTokens });
         assert.equal(report.logitsSha256, reference.logitsSha256);
         assert.equal(report.outputSha256, reference.outputSha256);

@@ -32,7 +32,7 @@ async function compactOver(link: LinkSettings | undefined, compactRows?: boolean
 
 const linkOf = (bytesPerSecond: number | null): LinkSettings => ({ bytesPerSecond, latencyMs: 0, ranksPerNode: 1 });
 
-test('by default speculative sends compact rows, over links that are not known to be fast', async () => {
+test('by default speculative sends compact rows, over links that are not fast', async () => {
   assert.deepEqual(await compactOver(undefined), []);
   assert.deepEqual(await compactOver(linkOf(125e6)), ['speculative']);
   assert.deepEqual(await compactOver(linkOf(1250e6)), []);

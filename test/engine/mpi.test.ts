@@ -62,8 +62,8 @@ describe('sessions over MPI', { skip }, () => {
         const reports: object[] = [];
         for (const schedule of scheduleNames) {
           const overlap = schedule === 'speculative' ? (['microbatch'] as const) : [];
-          for (const compactRows of [false, true]) {
-            const options = { requests, schedule, predictor: 'combined', logits: 'all', overlap, compactRows } as const;
+          for (const exchange of [{}, { compactRows: true }, { oneShotTokens: 8 }]) {
+            const options = { requests, schedule, predictor: 'combined', logits: 'all', overlap, ...exchange } as const;
             reports.push(essence(await session.run(run(options))));
           }
         }
@@ -71,7 +71,11 @@ describe('sessions over MPI', { skip }, () => {
         await session.close();
         found.push(reports);
       }
-      const names = scheduleNames.flatMap((schedule) => [schedule, `${schedule}, compact rows`]);
+      const names = scheduleNames.flatMap((schedule) => [
+        schedule,
+        `${schedule}, compact rows`,
+        `${schedule}, one-shot`,
+      ]);
       names.forEach((name, i) => assert.deepEqual(found[1]![i], found[0]![i], name));
     }
   });

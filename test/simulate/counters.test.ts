@@ -34,15 +34,18 @@ for (const [dataParallel, tensorParallel] of layouts) {
       const plan = plans[planName]!;
       const session = await openDemo(plan, layout);
       t.after(() => session.close());
-      for (const schedule of scheduleNames) {
-        const report = await runDemo(session, model.requests, schedule, 'pregate');
+      const cases = scheduleNames.map((schedule) => ({ name: schedule as string, schedule, oneShotTokens: 0 }));
+      cases.push({ name: 'speculative, one-shot', schedule: 'speculative', oneShotTokens: 16 });
+      for (const { name, schedule, oneShotTokens } of cases) {
+        const report = await runDemo(session, model.requests, schedule, 'pregate', false, oneShotTokens);
         const ownership = new Ownership(plan, dataParallel * tensorParallel);
         const rowBytes = model.config.hiddenSize * 4;
         const { steps, all } = recordedTraffic(
           ...([recordedRun(report, layout), schedule, layout, ownership, rowBytes] as const),
           (layer) => (schedule === 'speculative' && layer > 0 ? tensorParallel : 0),
+          report.oneShotTokens,
         );
-        await t.test(schedule, () => {
+        await t.test(name, () => {
           for (const purpose of purposes) assert.equal(all.bytes[purpose], report.bytes[purpose], `${purpose} bytes`);
           const messages = purposes.reduce((sum, purpose) => sum + all.messages[purpose], 0);
           assert.equal(messages, report.messages, 'messages');

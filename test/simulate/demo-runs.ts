@@ -62,6 +62,7 @@ export function runDemo(
   schedule: ScheduleName,
   predictor: PredictorName,
   overlap: boolean = false,
+  oneShotTokens: number = 0,
 ): Promise<RunReport> {
   return session.run({
     schedule,
@@ -70,6 +71,7 @@ export function runDemo(
     logits: 'none',
     recordRouting: true,
     overlap: overlap ? ['prepare', 'microbatch'] : [],
+    oneShotTokens,
     microbatchTokens,
   });
 }

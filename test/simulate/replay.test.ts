@@ -22,12 +22,15 @@ before(async () => {
   plan = unevenPlan(model, trace, 4);
 });
 
-const cases: [ScheduleName, PredictorName][] = [
+/** The last ones with short steps that go one-shot. */
+const cases: [ScheduleName, PredictorName, oneShotTokens?: number][] = [
   ...scheduleNames.slice(0, 3).map((schedule): [ScheduleName, PredictorName] => [schedule, 'random']),
   ['speculative', 'token'],
   ['speculative', 'transition'],
   ['speculative', 'combined'],
   ['speculative', 'random'],
+  ['speculative', 'combined', 16],
+  ['dedup', 'random', 16],
 ];
 
 for (const [dataParallel, tensorParallel] of [
@@ -39,30 +42,33 @@ for (const [dataParallel, tensorParallel] of [
     const layout = { dataParallel, tensorParallel };
     const session = await openDemo(plan, layout);
     t.after(() => session.close());
-    for (const [schedule, predictor] of cases) {
+    for (const [schedule, predictor, oneShotTokens = 0] of cases) {
       const overlap = predictor === 'transition' || schedule === 'dedup';
-      const report = await runDemo(session, model.requests, schedule, predictor, overlap);
+      const report = await runDemo(session, model.requests, schedule, predictor, overlap, oneShotTokens);
       const options: SimulationOptions = {
         ...{ trace: report.trace!, shape: modelShape(model.config), plan, schedule, predictor, layout, overlap },
-        microbatchTokens,
+        ...{ microbatchTokens, oneShotTokens: report.oneShotTokens },
         composition: { stepTokens, decodeBatch: stepTokens, phases: 'recorded' },
         clusters: [loadCluster('ethernet-1g-4')],
       };
       const [result] = simulate(options);
-      await t.test(`${schedule}, ${predictor}${overlap ? ', overlapping' : ''}`, () => {
-        assert.equal(result!.steps, report.steps.length);
-        assert.equal(result!.overlappedSteps > 0, overlap);
-        for (const purpose of [...purposes, 'total'] as const)
-          assert.equal(result!.bytes[purpose], report.bytes[purpose], purpose);
-        assert.equal(result!.messages, report.messages);
-        for (const figure of ['localActivationRate', 'remoteDevicesPerToken', 'loadImbalance'] as const) {
-          assert.equal(result![figure], report[figure], figure);
-        }
-        const { insideNode, betweenNodes } = result!.bytesByLink;
-        assert.equal(insideNode, 0);
-        // All but the activity exchange that ends a run with several groups.
-        assert.equal(betweenNodes, report.bytes.total - (dataParallel > 1 ? 4 * 4 * 3 : 0));
-      });
+      await t.test(
+        `${schedule}, ${predictor}${overlap ? ', overlapping' : ''}${oneShotTokens > 0 ? ', one-shot' : ''}`,
+        () => {
+          assert.equal(result!.steps, report.steps.length);
+          assert.equal(result!.overlappedSteps > 0, overlap);
+          for (const purpose of [...purposes, 'total'] as const)
+            assert.equal(result!.bytes[purpose], report.bytes[purpose], purpose);
+          assert.equal(result!.messages, report.messages);
+          for (const figure of ['localActivationRate', 'remoteDevicesPerToken', 'loadImbalance'] as const) {
+            assert.equal(result![figure], report[figure], figure);
+          }
+          const { insideNode, betweenNodes } = result!.bytesByLink;
+          assert.equal(insideNode, 0);
+          // All but the activity exchange that ends a run with several groups.
+          assert.equal(betweenNodes, report.bytes.total - (dataParallel > 1 ? 4 * 4 * 3 : 0));
+        },
+      );
     }
     await t.test('recorded homes stand in for a predictor that needs the model', async () => {
       const report = await runDemo(session, model.requests, 'speculative', 'pregate');

@@ -8,18 +8,20 @@ import type { ScheduleResources } from './schedule.ts';
 /** Segments begin at multiples of it, and so does what follows rows. */
 const alignment = 4;
 
-/** Most bytes of a segment of compact rows with `others` bytes besides. */
+/** Most bytes of a segment of rows, compact or plain, with `others` bytes besides. */
 export function longestSegment(rows: number, hiddenSize: number, others: number = 0): number {
   return roundUp(rows * Kernels.longestCompactRow(hiddenSize), alignment) + others;
 }
 
 /**
- * One exchange of compact rows (kernels/assembly/compact-rows.ts): a segment for every other rank, made one after the other in a send
- * region, and places in a receive region where theirs arrive. How long segments are depends on the values, so receivers name limits.
+ * One exchange of rows, compact (kernels/assembly/compact-rows.ts) or plain: a segment for every other rank, made one after the other in
+ * a send region, and places in a receive region where theirs arrive. How long compact ones are depends on the values, so receivers name
+ * limits.
  */
-export class CompactSegments {
+export class RowSegments {
   readonly #resources: ScheduleResources;
   readonly #group: Communicator;
+  readonly #compact: boolean;
   readonly #sendBytes: Int32Array;
   readonly #sendAt: Int32Array;
   readonly #mostBytes: Int32Array;
@@ -31,10 +33,11 @@ export class CompactSegments {
   #sendEnd: number;
   #receiveEnd: number;
 
-  constructor(resources: ScheduleResources, group: Communicator) {
+  constructor(resources: ScheduleResources, group: Communicator, compact: boolean) {
     const ranks = group.size;
     this.#resources = resources;
     this.#group = group;
+    this.#compact = compact;
     this.#sendBytes = new Int32Array(ranks);
     this.#sendAt = new Int32Array(ranks);
     this.#mostBytes = new Int32Array(ranks);
@@ -70,11 +73,33 @@ export class CompactSegments {
     return this.#sendEnd;
   }
 
-  /** Adds compact rows. @param source pointer [rows of it, H], @param index pointer to int32 [rows], or all in order */
+  /** Adds rows. @param source pointer [rows of it, H], @param index pointer to int32 [rows], or all in order */
   addRows(source: number, index: number | undefined, rows: number): void {
     const { kernels, hiddenSize } = this.#resources;
-    this.#sendEnd += kernels.compactRows(source, index, this.#sendEnd, rows, hiddenSize);
+    if (this.#compact) this.#sendEnd += kernels.compactRows(source, index, this.#sendEnd, rows, hiddenSize);
+    else {
+      const bytes = rows * hiddenSize * 4;
+      if (index === undefined) kernels.copy(source, this.#sendEnd, bytes);
+      else kernels.gatherRows(source, index, this.#sendEnd, rows, hiddenSize);
+      this.#sendEnd += bytes;
+    }
     this.#measure();
+  }
+
+  /** What follows is for every other rank. */
+  openForAll(): void {
+    const { rank, size } = this.#group;
+    this.open((rank + 1) % size);
+  }
+
+  /** What was made since `openForAll` goes to all of them. */
+  repeatForAll(): void {
+    const { rank, size } = this.#group;
+    for (let other = 0; other < size; other++) {
+      if (other === rank) continue;
+      this.#sendAt[other] = this.#sendAt[this.#rank]!;
+      this.#sendBytes[other] = this.#sendBytes[this.#rank]!;
+    }
   }
 
   /** Room for other bytes, aligned to 4. Returns its pointer. */
@@ -83,12 +108,6 @@ export class CompactSegments {
     this.#sendEnd = at + bytes;
     this.#measure();
     return at;
-  }
-
-  /** The segment last made goes to this rank too. */
-  repeat(rank: number): void {
-    this.#sendAt[rank] = this.#sendAt[this.#rank]!;
-    this.#sendBytes[rank] = this.#sendBytes[this.#rank]!;
   }
 
   /** Makes a place for what comes from a rank. */
@@ -129,15 +148,24 @@ export class CompactSegments {
    * @param from bytes of the segment before them, @param after bytes after them
    */
   takeRows(rank: number, from: number, after: number, index: number | undefined, target: number, rows: number): void {
-    const { kernels, hiddenSize } = this.#resources;
-    const taken = kernels.expandRows(this.arrivedAt(rank) + from, index, target, rows, hiddenSize);
+    const taken = this.#take(this.arrivedAt(rank) + from, index, target, rows);
     const length = this.receivedBytes(rank);
     if (from + (after === 0 ? taken : roundUp(taken, alignment)) + after !== length) {
       throw new SmoeError(
         'COMM_MISMATCH',
-        `rank ${this.#group.rank}: ${rows} compact rows of rank ${rank} end elsewhere than its segment of ${length} bytes`,
+        `rank ${this.#group.rank}: ${rows} rows of rank ${rank} end elsewhere than its segment of ${length} bytes`,
       );
     }
+  }
+
+  /** Returns the bytes that the rows took. */
+  #take(source: number, index: number | undefined, target: number, rows: number): number {
+    const { kernels, hiddenSize } = this.#resources;
+    if (this.#compact) return kernels.expandRows(source, index, target, rows, hiddenSize);
+    const bytes = rows * hiddenSize * 4;
+    if (index === undefined) kernels.copy(source, target, bytes);
+    else kernels.scatterRows(source, index, target, rows, hiddenSize);
+    return bytes;
   }
 
   #measure(): void {
