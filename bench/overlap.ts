@@ -6,7 +6,6 @@
  * turns in every round, so that they see the same machine; medians with quartiles, and the median of each round's ratio to `none`.
  */
 import { parseArgs } from 'node:util';
-import type { LinkSettings } from '../src/comm/link-model.ts';
 import { demoDirectory } from '../src/cli/model-directory.ts';
 import { contiguousPlan } from '../src/plan/contiguous-plan.ts';
 import {
@@ -24,7 +23,7 @@ import { readPlan } from '../src/plan/plan-file.ts';
 import { sumOfPhases, waitOfPhases } from '../src/timeline/phase-times.ts';
 import { evaluationRequests } from './evaluation-requests.ts';
 import { machine, median, quantile } from './machine.ts';
-import { testbedTransport } from './testbed-transport.ts';
+import { networkHere } from './network-here.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -49,16 +48,8 @@ const choices: { name: string; overlap: readonly OverlapName[] }[] = [
   { name: 'all', overlap: overlapNames },
 ];
 
-function linkOf(text: string | undefined): LinkSettings | undefined {
-  if (text === undefined) return undefined;
-  const [megabits, latencyMs] = text.split(',').map(Number);
-  return { bytesPerSecond: (megabits! * 1e6) / 8, latencyMs: latencyMs ?? 0, ranksPerNode: 1 };
-}
-
 const schedule = options.schedule as ScheduleName;
-const link = linkOf(options.link);
-const onTestbed = testbedTransport(process.env, options['mpirun-args'].split(' ').filter(Boolean));
-const transport = onTestbed ?? { transport: 'threads' as const, ...(link === undefined ? {} : { link }) };
+const network = networkHere(options.link, options['mpirun-args']);
 const checkpoint = openCheckpoint(demoDirectory);
 const contiguous = contiguousPlan({ config: checkpoint.config, fingerprint: fingerprint(checkpoint) }, 4);
 checkpoint.close();
@@ -66,7 +57,7 @@ const session = await openSession({
   modelDirectory: demoDirectory,
   layout: { dataParallel: 1, tensorParallel: 4 },
   plan: schedule === 'speculative' ? readPlan(`${demoDirectory}/plan-4.json`) : contiguous,
-  ...transport,
+  ...network.transport,
   maximumStepTokens: Number(options['step-tokens']),
   cachePositions: 16_384,
 });
@@ -93,14 +84,8 @@ for (let round = 0; round < Number(options.rounds); round++) {
 }
 await session.close();
 
-const network =
-  onTestbed !== undefined
-    ? `MPI on the testbed ${process.env.SMOE_TESTBED!}${options['mpirun-args'] && ` (${options['mpirun-args']})`}`
-    : link === undefined
-      ? 'shared memory'
-      : `emulated links of ${options.link!.replace(',', ' Mbit/s, ')} ms`;
 console.log(
-  `${machine()}; ${schedule}, 4 ranks over ${network}, ${requests.length} prompts of ${options['prompt-tokens']} tokens, ` +
+  `${machine()}; ${schedule}, 4 ranks over ${network.title}, ${requests.length} prompts of ${options['prompt-tokens']} tokens, ` +
     `${options['new-tokens']} new tokens, ${options.rounds} interleaved rounds\n`,
 );
 console.log(
