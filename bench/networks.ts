@@ -20,6 +20,7 @@ import {
   layouts,
   networks,
   ranks,
+  setupsOf,
   topologyOf,
   transportName,
   workloads,
@@ -112,6 +113,7 @@ function remaining(results: Results, cells: Cell[]): Cell[] {
       (done) =>
         done.cell === cellName(cell) &&
         done.repeats >= repeats &&
+        setupsOf(cell).every(({ name }) => done.setups.some(({ setup }) => setup === name)) &&
         requestsKey(done) === workloadKey(cell.workload, cell.layout),
     );
   return cells.filter((cell) => !isDone(cell));

@@ -7,6 +7,7 @@ import {
   overlapNames,
   type ScheduleName,
 } from '../../src/engine/api.ts';
+import { mostOneShotTokens } from '../../src/engine/exchange-choices.ts';
 import type { PredictorName } from '../../src/plan/plan.ts';
 import { heterogeneous, type Topology } from '../../src/testbed/topology.ts';
 
@@ -119,10 +120,15 @@ export interface Setup {
   schedule: ScheduleName;
   predictor: PredictorName;
   overlap: readonly OverlapName[];
-  compactRows: boolean;
+  /** Undefined: as the engine chooses. */
+  compactRows: boolean | undefined;
+  /** Steps of at most so many tokens go one-shot; undefined: as the engine chooses. */
+  oneShotTokens: number | undefined;
 }
 
-const plain: Omit<Setup, 'overlap' | 'compactRows'>[] = [
+type Exchange = Pick<Setup, 'overlap' | 'compactRows' | 'oneShotTokens'>;
+
+const plain: Omit<Setup, keyof Exchange>[] = [
   { name: 'deepspeed-moe', plan: 'contiguous', schedule: 'deepspeed-moe', predictor: 'combined' },
   { name: 'alltoallv', plan: 'contiguous', schedule: 'alltoallv', predictor: 'combined' },
   { name: 'dedup, contiguous', plan: 'contiguous', schedule: 'dedup', predictor: 'combined' },
@@ -133,29 +139,40 @@ const plain: Omit<Setup, 'overlap' | 'compactRows'>[] = [
 ];
 
 /** Setups of `plain` once more, with more. */
-function variants(names: string[], also: string, more: Pick<Setup, 'overlap' | 'compactRows'>): Setup[] {
+function variants(names: string[], also: string, more: Exchange): Setup[] {
   return plain
     .filter(({ name }) => names.includes(name))
     .map((setup) => ({ ...setup, ...more, name: `${setup.name}, ${also}` }));
 }
 
+const asEnginesDo: Exchange = { overlap: overlapInMemory, compactRows: false, oneShotTokens: 0 };
+
 /**
- * All schedules without micro-batches and with plain rows, as engines run them; two with all overlap; and with compact rows, the last
- * being what the engine does over links by default.
+ * All schedules without micro-batches and with plain rows, as engines run them; two with all overlap; and with compact rows, the last of these
+ * being what the engine does over links by default in long steps. What it does in short ones comes last.
  */
 export const setups: Setup[] = [
-  ...plain.map((setup): Setup => ({ ...setup, overlap: overlapInMemory, compactRows: false })),
-  ...variants(['dedup, contiguous', 'speculative'], 'overlapped', { overlap: overlapNames, compactRows: false }),
-  ...variants(['speculative', 'speculative, 25 % replicas'], 'compact rows', {
-    overlap: overlapInMemory,
+  ...plain.map((setup): Setup => ({ ...setup, ...asEnginesDo })),
+  ...variants(['dedup, contiguous', 'speculative'], 'overlapped', { ...asEnginesDo, overlap: overlapNames }),
+  ...variants(['speculative', 'speculative, 25 % replicas'], 'compact rows', { ...asEnginesDo, compactRows: true }),
+  ...variants(['speculative'], 'overlapped, compact rows', {
+    ...asEnginesDo,
+    overlap: overlapNames,
     compactRows: true,
   }),
-  ...variants(['speculative'], 'overlapped, compact rows', { overlap: overlapNames, compactRows: true }),
+  ...variants(['speculative'], 'one-shot', { ...asEnginesDo, compactRows: undefined, oneShotTokens: undefined }),
 ];
 
-/** At one tensor rank nothing is shuffled, so all predictors are the same; rows are compact over links, and only long steps overlap. */
+/**
+ * At one tensor rank nothing is shuffled, so all predictors are the same; rows are compact over links, only long steps overlap, and only
+ * short ones, of one data-parallel group, go one-shot.
+ */
 export function setupsOf({ network, layout, workload }: Cell): Setup[] {
-  return setups.filter(({ name, overlap, compactRows }) => {
+  return setups.filter(({ name, overlap, compactRows, oneShotTokens }) => {
+    if (oneShotTokens === undefined) {
+      const isShort = workload.kind === 'decode' && workload.sequences(layout) <= mostOneShotTokens;
+      return isShort && layout.dataParallel === 1;
+    }
     if (name === 'speculative, token table') return layout.tensorParallel > 1;
     if (compactRows && network.kind === 'memory') return false;
     return overlap === overlapInMemory || (network.kind !== 'memory' && workload.kind === 'prefill');

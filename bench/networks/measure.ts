@@ -5,6 +5,7 @@ import type {
   GenerationRequest,
   Layout,
   LogitsKept,
+  RunOptions,
   RunReport,
   Session,
   SessionOptions,
@@ -125,20 +126,18 @@ async function warmUpAll(
     onProgress(`warming up ranks on plan ${plan}`);
     const warming = setups
       .filter((setup) => setup.plan === plan && setup.schedule !== 'deepspeed-moe')
-      .map(({ schedule, predictor, overlap, compactRows }) => () => {
-        return session.run({
-          schedule,
-          predictor,
-          overlap,
-          compactRows,
-          requests,
-          logits: 'none',
-          recordRouting: false,
-          signal,
-        });
-      });
+      .map((setup) => () => session.run({ ...runOf(setup), requests, logits: 'none', signal }));
     await warmUp(warming, warmUpMs);
   }
+}
+
+function runOf(setup: Setup): Omit<RunOptions, 'requests' | 'logits'> {
+  const { schedule, predictor, overlap, compactRows, oneShotTokens } = setup;
+  return {
+    ...{ schedule, predictor, overlap, recordRouting: false },
+    ...(compactRows === undefined ? {} : { compactRows }),
+    ...(oneShotTokens === undefined ? {} : { oneShotTokens }),
+  };
 }
 
 /** On a testbed this process and the others that mpirun has started are the ranks. */
@@ -162,10 +161,7 @@ async function measureCell(
   const requests = requestsOf(workload, layout);
   const started = performance.now();
   const run = (setup: Setup, logits: LogitsKept): Promise<RunReport> => {
-    const { schedule, predictor, plan, overlap, compactRows } = setup;
-    return sessions
-      .get(plan)!
-      .run({ schedule, predictor, overlap, compactRows, requests, logits, recordRouting: false, signal });
+    return sessions.get(setup.plan)!.run({ ...runOf(setup), requests, logits, signal });
   };
   const measured: SetupResult[] = [];
   for (const setup of used) {
