@@ -53,18 +53,19 @@ export function oneShotLimit(
   return tokens;
 }
 
-/** Bytes that `measureExchanges` sends each other rank when it measures the rate. */
-const pairBytes = 16_384;
+/** Bytes that `measureExchanges` sends each other rank when it measures the rate: over links where the first take longer than that, no more. */
+const pairBytes = [16_384, 65_536] as const;
+const longMicroseconds = 2000;
 /** Between two looks at the clock. */
 const calls = 3;
 
 /** Bytes of memory that it needs. */
 export function exchangeScratchBytes(ranks: number): number {
-  return 2 * ranks * pairBytes;
+  return 2 * ranks * pairBytes[1];
 }
 
 /**
- * Times small and longer exchanges among ranks that do nothing else; some 0.1 s at 100 Mbit/s. Collective, and the figures are the same on every rank.
+ * Times small and longer exchanges among ranks that do nothing else; some 0.1 s. Collective, and the figures are the same on every rank.
  *
  * @param scratch pointer to `exchangeScratchBytes`
  */
@@ -78,10 +79,10 @@ export function measureExchanges(
     const counts = new Int32Array(world.size).fill(bytes);
     const starts = Int32Array.from(counts, (_, rank) => rank * bytes);
     const region = (half: number): Uint8Array =>
-      new Uint8Array(memory.buffer, scratch + half * world.size * pairBytes, world.size * bytes);
+      new Uint8Array(memory.buffer, scratch + half * world.size * bytes, world.size * bytes);
     world.allToAll(region(0), counts, starts, region(1), counts, starts, 'control');
   };
-  /** The quickest of some attempts: what else the machine does only ever adds. */
+  /** Of the slowest rank its quickest attempt: what else the machine does only ever adds. */
   const microseconds = (bytes: number, attempts: number): number => {
     let quickest = Number.POSITIVE_INFINITY;
     for (let attempt = 0; attempt < attempts; attempt++) {
@@ -90,16 +91,19 @@ export function measureExchanges(
       for (let call = 0; call < calls; call++) exchange(bytes);
       quickest = Math.min(quickest, (1000 * (performance.now() - started)) / calls);
     }
-    return Math.round(quickest);
+    const agreed = new Int32Array(memory.buffer, scratch, 1);
+    agreed[0] = Math.max(1, Math.round(quickest));
+    world.allReduceMaximum(agreed, 'control');
+    return agreed[0]!;
   };
-  const slowest = new Int32Array(memory.buffer, scratch, 2);
-  const own = [microseconds(8, 40), microseconds(pairBytes, 5)];
-  slowest.set(own);
-  world.allReduceMaximum(slowest, 'control');
-  const [small, large] = slowest;
+  const exchangeSeconds = microseconds(8, 40) / 1e6;
+  // What an exchange takes by itself hides behind longer ones.
+  const leaving = ranksPerHost * (world.size - ranksPerHost) * 1e6;
+  const [few, many] = pairBytes;
+  const took = microseconds(few, 5);
+  const rate = (leaving * few) / took;
   return {
-    exchangeSeconds: Math.max(1, small!) / 1e6,
-    // What an exchange takes by itself hides behind longer ones.
-    bytesPerSecond: (ranksPerHost * (world.size - ranksPerHost) * pairBytes * 1e6) / Math.max(1, large!),
+    exchangeSeconds,
+    bytesPerSecond: took > longMicroseconds ? rate : Math.max(rate, (leaving * many) / microseconds(many, 5)),
   };
 }
