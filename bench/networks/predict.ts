@@ -59,7 +59,7 @@ async function record(results: Results, keys: ReadonlySet<string>): Promise<Map<
 
 /**
  * The simulator knows micro-batches within a layer, the engine overlaps beyond its end too; and how compact rows get depends on values it
- * does not have; one-shot steps it does not know either: no promise is made there.
+ * does not have, nor the links by which ranks choose what goes one-shot: no promise is made there.
  */
 function isPredicted({ overlap, compactRows, oneShotTokens }: Setup): boolean {
   return overlap === overlapInMemory && compactRows === false && oneShotTokens === 0;
